@@ -1,0 +1,1 @@
+"""The cloud: takes batches exactly once, keeps them, answers questions about them."""

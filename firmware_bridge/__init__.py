@@ -1,0 +1,1 @@
+"""Bytes of the field <-> Fields, and simulated packs that speak them."""

@@ -1,0 +1,1 @@
+"""The vocabulary that edge and cloud share: records, wire format, errors. Never ours, never I/O."""
