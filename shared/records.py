@@ -1,0 +1,178 @@
+"""The records that travel: frozen, every number's name ends in its unit, None = not known (with a reason).
+
+Current > 0 charges. Times: `mono_ns` counts from the host's boot, `t_ns` is UTC; None = the clock was not trusted yet.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from typing import Final
+
+REJECT_REASONS: Final = (
+    "malformed",
+    "unknown_schema",
+    "unknown_pack",
+    "too_old",
+    "too_large",
+    "not_yours",
+    "bad_time",
+)
+GAP_CAUSES: Final = ("killed", "power_cut", "evicted", "bus_overflow")
+MODES: Final = {"live": 1.0, "normal": 5.0, "economy": 60.0}
+"""Uplink mode -> seconds between two sends."""
+
+
+def new_boot() -> int:
+    """A random 64-bit id of one start of the agent; 16 hex digits wherever it is text."""
+    return secrets.randbits(63) | 1
+
+
+def boot_hex(boot: int) -> str:
+    """The boot as text."""
+    return f"{boot:016x}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One pack at one instant. Every field's unit, resolution and range stand in `shared.fields`."""
+
+    pack_id: str
+    seq: int
+    mono_ns: int
+    t_ns: int | None = None
+    pack_v: float | None = None
+    current_a: float | None = None
+    soc_bms: float | None = None
+    soh_bms: float | None = None
+    charge_limit_a: float | None = None
+    discharge_limit_a: float | None = None
+    insulation_kohm: float | None = None
+    ambient_c: float | None = None
+    coolant_in_c: float | None = None
+    coolant_out_c: float | None = None
+    speed_kmh: float | None = None
+    odometer_km: float | None = None
+    throughput_ah: float | None = None
+    energy_kwh: float | None = None
+    cycles: float | None = None
+    state: str | None = None
+    contactor_main: bool | None = None
+    contactor_precharge: bool | None = None
+    charge_mos: bool | None = None
+    discharge_mos: bool | None = None
+    pack_v_min: float | None = None
+    pack_v_max: float | None = None
+    current_a_min: float | None = None
+    current_a_max: float | None = None
+    cell_v: tuple[float | None, ...] = ()  # by position in the pack; () = the source gives no cells
+    temp_c: tuple[float | None, ...] = ()  # battery sensors only
+    balancing: int | None = None  # bit i = the cell at position i is being balanced
+    alarms: tuple[str, ...] = ()  # `code` or `code:warning`
+    quality: dict[str, str] = field(default_factory=dict)  # field -> why it is None
+    extra: dict[str, float | None] = field(default_factory=dict)  # any further mapped signal, in its declared unit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What the twin and the models say of a pack at one instant; None + `reason` when it cannot be said."""
+
+    pack_id: str
+    seq: int
+    mono_ns: int
+    t_ns: int | None = None
+    soc: float | None = None
+    soc_lo: float | None = None
+    soc_hi: float | None = None
+    soh_capacity: float | None = None
+    soh_capacity_lo: float | None = None
+    soh_capacity_hi: float | None = None
+    soh_resistance: float | None = None
+    power_limit_charge_2s_w: float | None = None
+    power_limit_charge_10s_w: float | None = None
+    power_limit_discharge_2s_w: float | None = None
+    power_limit_discharge_10s_w: float | None = None
+    usable_kwh: float | None = None
+    rul_cycles: float | None = None
+    rul_cycles_lo: float | None = None
+    rul_cycles_hi: float | None = None
+    p_eol_100: float | None = None
+    failure_probability: float | None = None
+    in_domain: bool | None = None
+    model_id: str | None = None
+    model_sha256: str | None = None
+    reason: str | None = None
+    r0_mohm: tuple[float, ...] = ()
+    cell_soc: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something a person should know: raised, and later the same id with `cleared_t_ns`."""
+
+    seq: int
+    mono_ns: int
+    t_ns: int | None = None
+    id: str
+    code: str
+    severity: str  # info | warning | critical
+    pack_id: str
+    cell: int | None = None
+    value: float | None = None
+    threshold: float | None = None
+    reference: float | None = None
+    since_t_ns: int | None = None
+    cleared_t_ns: int | None = None
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What happened to a model on a device."""
+
+    seq: int
+    mono_ns: int
+    t_ns: int | None = None
+    model_id: str
+    counter: int
+    step: str
+    reason: str | None = None
+    numbers: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """Records of `of_boot` that will not come, told by the device itself.
+
+    Lost is what lies in [first_seq, last_seq], was not `stored` on the device and never reached the cloud; `ahead` > 0:
+    the device cannot know its last number, and at most this many after the last one known to either side were lost.
+    """
+
+    seq: int
+    mono_ns: int
+    t_ns: int | None = None
+    of_boot: int
+    first_seq: int
+    last_seq: int
+    cause: str  # GAP_CAUSES
+    stored: tuple[tuple[int, int], ...] = ()
+    ahead: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A range of records that the cloud refuses for good."""
+
+    first: int
+    last: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """The cloud's answer to a Batch: what is durable, what is refused; anything else is to be sent again."""
+
+    accepted: tuple[tuple[int, int], ...]
+    rejected: tuple[Rejected, ...] = ()
+    t_ns: int
+    mode: str | None = None  # the uplink mode that the cloud would like, if any
