@@ -48,7 +48,6 @@ _NIBBLE: Final = _by_byte(
     {bytes({ord(f"{n:x}"), ord(f"{n:X}")}): n for n in range(16)},
     _BAD,
 )
-_ENDS_LINE: Final = _by_byte({b"\r\n\a": 1}, 0)
 _IS_REPLY: Final = _by_byte({b"zZVvNF\r\n\a": 1}, 0)
 _CLASSIC_LENGTH: Final = np.array([*range(9), *[_BAD] * 7, *[_BAD] * 240], np.uint8)
 _FD_LENGTH: Final = np.array([*FD_LENGTHS, *[_BAD] * 240], np.uint8)
@@ -101,7 +100,7 @@ class SlcanParser:
         """The frames whose line ends within `chunk`, all stamped with `t_ns` (when the chunk was read)."""
         text = self._tail + chunk
         raw = np.frombuffer(text, np.uint8)
-        ends = np.flatnonzero(_ENDS_LINE[raw])
+        ends = np.flatnonzero((raw == 13) | (raw == 10) | (raw == 7))
         if not len(ends):
             # A line that never ends is junk: its first bytes are kept, enough to know it as too long when it does end.
             self._tail = text[: MAX_LINE_BYTES + 1]
@@ -124,37 +123,44 @@ def _frames(
     raw: Bytes, starts: npt.NDArray[np.intp], size: npt.NDArray[np.intp], kind: Bytes, t_ns: int, channel: str
 ) -> FrameBatch:
     """The well-formed among the lines at `starts`; `kind` says what the first byte of each promises."""
-    # A margin on both sides, so that a window over a line's digits never runs out of the buffer.
-    text = np.concatenate((np.zeros(8, np.uint8), raw, np.zeros(MAX_LINE_BYTES, np.uint8)))
-    id_digits = np.where(kind & _EXT, 8, 3)
-    dlc_at = 8 + starts + id_digits + 1
-    dlc = np.where(size > id_digits + 1, _NIBBLE[text[dlc_at]], _BAD)
+    # Hex digits as numbers, with a margin on both sides so that a window over a line's digits never runs out.
+    hexes = np.full(8 + len(raw) + MAX_LINE_BYTES, _BAD, np.uint8)
+    np.take(_NIBBLE, raw, out=hexes[8 : 8 + len(raw)])
+    extended = kind & _EXT != 0
+    dlc_at = starts + np.where(extended, 8 + 9, 8 + 4)
+    dlc = np.where(dlc_at < starts + 8 + size, hexes[dlc_at], _BAD)
     length = np.where(kind & _FD, _FD_LENGTH[dlc], _CLASSIC_LENGTH[dlc])
     data_digits = np.where(kind & _REMOTE, 0, 2 * length.astype(np.intp))
-    spare = size - (id_digits + 2 + data_digits)
+    spare = starts + 8 + size - (dlc_at + 1 + data_digits)
     good = (length != _BAD) & ((spare == 0) | (spare == _TIMESTAMP_DIGITS))
     if not good.all():
-        kind, id_digits, dlc_at, length = kind[good], id_digits[good], dlc_at[good], length[good]
+        kind, extended, dlc_at, length = kind[good], extended[good], dlc_at[good], length[good]
         data_digits, spare = data_digits[good], spare[good]
 
     width = CLASSIC_BYTES if not len(length) or length.max() <= CLASSIC_BYTES else FD_LENGTHS[-1]
-    id_nibbles = _nibbles(text, dlc_at - 8, 8, np.arange(8) >= (8 - id_digits)[:, None])
-    nibbles = _nibbles(text, dlc_at + 1, 2 * width, np.arange(2 * width) < data_digits[:, None])
-    sane = (id_nibbles != _BAD).all(axis=1) & (nibbles != _BAD).all(axis=1)
+    id_digits = _windows(hexes, dlc_at - 8, 8)
+    id_digits[~extended, :5] = 0
+    digits = _windows(hexes, dlc_at + 1, 2 * width)
+    digits[np.arange(2 * width) >= data_digits[:, None]] = 0
+    sane = (id_digits.max(axis=1, initial=0) < 16) & (digits.max(axis=1, initial=0) < 16)
     if spare.any():
-        stamp = _nibbles(text, dlc_at + 1 + data_digits, _TIMESTAMP_DIGITS, (spare > 0)[:, None])
-        sane &= (stamp != _BAD).all(axis=1)
-    can_id = ((id_nibbles[:, ::2] << 4) | id_nibbles[:, 1::2]).view(">u4")[:, 0].astype(np.uint32)
-    extended = kind & _EXT != 0
+        stamp = _windows(hexes, dlc_at + 1 + data_digits, _TIMESTAMP_DIGITS)
+        sane &= (spare == 0) | (stamp.max(axis=1, initial=0) < 16)
+    can_id = _bytes_of(id_digits).view(">u4")[:, 0].astype(np.uint32)
     sane &= can_id <= np.where(extended, 0x1FFF_FFFF, 0x7FF)
     can_id |= np.where(extended, np.uint32(EXTENDED), np.uint32(0))
     can_id |= np.where(kind & _REMOTE, np.uint32(REMOTE), np.uint32(0))
-    data = (nibbles[:, ::2] << 4) | nibbles[:, 1::2]
-    n = int(np.count_nonzero(sane))
-    return FrameBatch(channel, np.full(n, t_ns, np.int64), can_id[sane], length[sane], data[sane])
+    frames = FrameBatch(channel, np.full(len(can_id), t_ns, np.int64), can_id, length, _bytes_of(digits))
+    return frames if sane.all() else frames.take(sane)
 
 
-def _nibbles(text: Bytes, at: npt.NDArray[np.intp], count: int, wanted: npt.NDArray[np.bool_]) -> Bytes:
-    """The values of `count` hex digits from each of `at`: uint8[n, count]; 0 where not wanted, _BAD where not hex."""
-    digits = np.lib.stride_tricks.sliding_window_view(text, count)[at]
-    return np.where(wanted, _NIBBLE[digits], np.uint8(0))
+def _windows(values: Bytes, at: npt.NDArray[np.intp], count: int) -> Bytes:
+    """A copy of `count` values from each of `at`: uint8[n, count]."""
+    shape = (len(values) - count + 1, count)
+    windows: Bytes = np.lib.stride_tricks.as_strided(values, shape, (1, 1), writeable=False)[at]
+    return windows
+
+
+def _bytes_of(digits: Bytes) -> Bytes:
+    """Pairs of hex digits put together: uint8[n, count] -> uint8[n, count / 2]."""
+    return digits[:, ::2] * np.uint8(16) + digits[:, 1::2]
