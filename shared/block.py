@@ -1,4 +1,4 @@
-"""Samples of one pack in columns of scaled integers: the form in which they are stored, sent and written to the database.
+"""Samples of one pack in columns of scaled integers: the form in which they are stored, sent and written to tables.
 
 A Layout says which columns there are; `pack_row` and `samples` go between a Sample and its row.
 """
@@ -33,6 +33,8 @@ from shared.records import Sample
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
+CELL_STEP: Final = resolution(CELL_V.step)
+TEMP_STEP: Final = resolution(TEMP_C.step)
 NO_TIME: Final = -(2**63)
 """Stands for None in `t_ns` columns."""
 _WORD_MASK: Final = (1 << BALANCING_WORD_BITS) - 1
@@ -65,9 +67,9 @@ class Layout:
 
     scalars: tuple[tuple[str, Resolution], ...] = ()
     cells: int = 0
-    cell_step: Resolution = resolution(CELL_V.step)
+    cell_step: Resolution = CELL_STEP
     temps: int = 0
-    temp_step: Resolution = resolution(TEMP_C.step)
+    temp_step: Resolution = TEMP_STEP
     balancing_words: int = 0
     extras: tuple[Extra, ...] = ()
 
@@ -120,9 +122,7 @@ class Layout:
     @cached_property
     def limits(self) -> tuple[Ints, Ints]:
         """(lowest, highest) possible scaled integer of each column, shape (width, 1)."""
-        lo, hi = (
-            [_limit(column, bound) for column in self.columns] for bound in ("lo", "hi")
-        )
+        lo, hi = ([_limit(column, bound) for column in self.columns] for bound in ("lo", "hi"))
         return np.array(lo, np.int64).reshape(-1, 1), np.array(hi, np.int64).reshape(-1, 1)
 
     @cached_property
@@ -150,7 +150,7 @@ def _scalar_column(spec: FieldSpec, step: Resolution) -> Column:
 def _limit(column: Column, bound: str) -> int:
     if column.step == FLOAT32:
         return NULL + 1 if bound == "lo" else INT_MAX
-    ratio = 10**column.step.exponent / column.step.mantissa
+    ratio: float = 10.0**column.step.exponent / column.step.mantissa
     if bound == "lo":
         return max(math.ceil(column.lo * ratio - 1e-6), NULL + 1)
     return min(math.floor(column.hi * ratio + 1e-6), INT_MAX)
@@ -197,10 +197,11 @@ class SampleBlock:
         """Each row by Sample's names with plain values, as JSON shows it; extras and arrays included."""
         layout, at = self.layout, self.layout.slices
         floats = layout.floats(self.rows)
-        floats_or_none = np.where(np.isnan(floats), None, floats).T.tolist()  # type: ignore[arg-type]
+        plain = floats.astype(np.object_)
+        plain[np.isnan(floats)] = None
         names = [column.name for column in layout.columns[: at["balancing"].start]]
         decoders = [_PLAIN.get(column.kind) for column in layout.columns[: len(names)]]
-        for k, row in enumerate(floats_or_none):
+        for k, row in enumerate(plain.T.tolist()):
             record: dict[str, Any] = {
                 "pack_id": self.pack_id,
                 "seq": int(self.seq[k]),
@@ -285,15 +286,15 @@ def layout_of(sample: Sample, steps: Mapping[str, Resolution], extras: Sequence[
     return Layout(
         scalars=tuple((spec.name, steps.get(spec.name, resolution(spec.step))) for spec in present),
         cells=len(sample.cell_v),
-        cell_step=steps.get("cell_v", resolution(CELL_V.step)),
+        cell_step=steps.get("cell_v", CELL_STEP),
         temps=len(sample.temp_c),
-        temp_step=steps.get("temp_c", resolution(TEMP_C.step)),
+        temp_step=steps.get("temp_c", TEMP_STEP),
         balancing_words=0 if sample.balancing is None else max(1, -(-top // BALANCING_WORD_BITS)),
         extras=tuple(extras),
     )
 
 
-def block_of(
+def block_of(  # noqa: PLR0913, PLR0917 - one argument per stored column
     pack_id: str,
     layout: Layout,
     seq: Sequence[int],

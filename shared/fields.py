@@ -26,18 +26,44 @@ QUALITY_REASONS: Final = (
     "implausible",
     "stuck",
 )
-ALARM_CODES: Final = tuple(
-    """cell_over_voltage cell_under_voltage pack_over_voltage pack_under_voltage charge_over_temp charge_under_temp
-    discharge_over_temp discharge_under_temp mos_over_temp ambient_over_temp ambient_under_temp charge_over_current
-    discharge_over_current short_circuit cell_imbalance temp_imbalance low_soc insulation contactor_fault
-    precharge_fault current_sensor_fault voltage_sensor_fault temp_sensor_fault front_end_fault mos_fault
-    balance_fault communication_fault lockout bms_fault other""".split()
+ALARM_CODES: Final = (
+    "cell_over_voltage",
+    "cell_under_voltage",
+    "pack_over_voltage",
+    "pack_under_voltage",
+    "charge_over_temp",
+    "charge_under_temp",
+    "discharge_over_temp",
+    "discharge_under_temp",
+    "mos_over_temp",
+    "ambient_over_temp",
+    "ambient_under_temp",
+    "charge_over_current",
+    "discharge_over_current",
+    "short_circuit",
+    "cell_imbalance",
+    "temp_imbalance",
+    "low_soc",
+    "insulation",
+    "contactor_fault",
+    "precharge_fault",
+    "current_sensor_fault",
+    "voltage_sensor_fault",
+    "temp_sensor_fault",
+    "front_end_fault",
+    "mos_fault",
+    "balance_fault",
+    "communication_fault",
+    "lockout",
+    "bms_fault",
+    "other",
 )
 ALARMS: Final = frozenset(ALARM_CODES) | {f"{code}:warning" for code in ALARM_CODES}
 
 MAX_CELLS: Final = 1024
 MAX_TEMPS: Final = 1024
 MAX_EXTRAS: Final = 512
+MAX_UNIT_CHARS: Final = 32
 BALANCING_WORD_BITS: Final = 30
 """A bit set travels as words of this many bits, so that a word is never NULL by chance."""
 
@@ -55,7 +81,7 @@ class Resolution:
     @property
     def step(self) -> float:
         """The step as a number; 0.0 for float32."""
-        return self.mantissa / 10**self.exponent
+        return float(self.mantissa / 10.0**self.exponent)
 
 
 FLOAT32: Final = Resolution(0, 0)

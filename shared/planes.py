@@ -1,4 +1,4 @@
-"""A matrix of integers as byte planes: per column the first value, then zigzag deltas, in as few bytes as the column needs.
+"""A matrix of integers as byte planes: per column the first value, then zigzag deltas, in as few bytes as it needs.
 
 Layout of the bytes before zstd, c columns of n rows:
     c code bytes: delta width code | first width code << 3 | null code << 6   (width codes 0 1 2 3 4 = 0 1 2 4 8 bytes)
@@ -10,6 +10,7 @@ Equal bytes end up side by side, which is what zstd lives on. No Python loop per
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -22,8 +23,10 @@ Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 MAX_BYTES: Final = 64 << 20
+_ONE: Final = np.uint64(1)
 _WIDTHS: Final = (0, 1, 2, 4, 8)
 _LIMITS: Final = np.array([0, 0xFF, 0xFFFF, 0xFFFFFFFF], np.uint64)
+_POSSIBLE: Final = np.array([code & 7 < 5 and code >> 3 & 7 < 5 and code >> 6 < 3 for code in range(256)])
 _local = threading.local()  # a zstd context must not be used by two threads at once
 
 
@@ -52,8 +55,11 @@ def decompress(data: bytes, limit: int = MAX_BYTES) -> bytes:
         raise WireError("malformed", f"zstd: {error}") from error
 
 
-def encode(values: Ints, null: Mask | None) -> bytes:
-    """Compressed planes of `values`, int64 (columns, rows); `null` marks cells whose value means nothing."""
+def encode(values: Ints, null: Mask | None, alike: Iterable[slice] = ()) -> bytes:
+    """Compressed planes of `values`, int64 (columns, rows); `null` marks cells whose value means nothing.
+
+    Columns that are `alike` get one common width: their code bytes then cost next to nothing.
+    """
     columns, rows = values.shape
     null_code = np.zeros(columns, np.uint64)
     bitmaps = b""
@@ -69,6 +75,10 @@ def encode(values: Ints, null: Mask | None) -> bytes:
     first, deltas = coded[:, :1], coded[:, 1:]
     first_code = np.searchsorted(_LIMITS, first[:, 0], side="left")
     delta_code = np.searchsorted(_LIMITS, deltas.max(axis=1), side="left") if rows > 1 else np.zeros_like(first_code)
+    for group in alike:
+        if group.start < group.stop:
+            first_code[group] = first_code[group].max()
+            delta_code[group] = delta_code[group].max()
     codes = (delta_code.astype(np.uint64) | first_code.astype(np.uint64) << 3 | null_code << 6).astype(np.uint8)
     parts = [codes.tobytes(), bitmaps, *_planes(first, first_code), *_planes(deltas, delta_code)]
     return compress(b"".join(parts))
@@ -79,9 +89,9 @@ def decode(data: bytes, columns: int, rows: int) -> tuple[Ints, Mask | None]:
     raw = np.frombuffer(decompress(data), np.uint8)
     if raw.size < columns:
         raise WireError("malformed", f"planes of {raw.size} bytes for {columns} columns")
-    codes = raw[:columns]
+    codes = raw[:columns].astype(np.int64)
     delta_code, first_code, null_code = codes & 7, codes >> 3 & 7, codes >> 6
-    if max(delta_code.max(), first_code.max()) > 4 or null_code.max() > 2 or (rows == 1 and delta_code.any()):
+    if not _POSSIBLE[codes].all() or (rows == 1 and delta_code.any()):
         raise WireError("malformed", "planes with an unknown width code")
     null: Mask | None = None
     at = columns
@@ -101,7 +111,11 @@ def decode(data: bytes, columns: int, rows: int) -> tuple[Ints, Mask | None]:
         at = _fill(coded[:, 1:], raw, at, delta_code)
     if at != raw.size:
         raise WireError("malformed", f"planes of {raw.size} bytes, {at} expected")
-    values = (coded >> np.uint64(1)).view(np.int64) ^ -(coded & np.uint64(1)).view(np.int64)
+    signs = coded & _ONE
+    np.negative(signs, out=signs)
+    coded >>= _ONE
+    coded ^= signs
+    values = coded.view(np.int64)
     np.cumsum(values, axis=1, out=values)
     return values, null
 
@@ -115,7 +129,7 @@ def _filled(values: Ints, null: Mask) -> Ints:
     return filled
 
 
-def _planes(coded: npt.NDArray[np.uint64], code: npt.NDArray[np.int64]) -> list[bytes]:
+def _planes(coded: npt.NDArray[np.uint64], code: npt.NDArray[np.intp]) -> list[bytes]:
     parts = []
     for index, width in enumerate(_WIDTHS[1:], 1):
         chosen = code == index
@@ -125,16 +139,17 @@ def _planes(coded: npt.NDArray[np.uint64], code: npt.NDArray[np.int64]) -> list[
     return parts
 
 
-def _fill(coded: npt.NDArray[np.uint64], raw: npt.NDArray[np.uint8], at: int, code: npt.NDArray[np.uint8]) -> int:
+def _fill(coded: npt.NDArray[np.uint64], raw: npt.NDArray[np.uint8], at: int, code: npt.NDArray[np.int64]) -> int:
     rows = coded.shape[1]
-    for index, width in enumerate(_WIDTHS[1:], 1):
-        chosen = np.flatnonzero(code == index)
-        if not chosen.size:
+    for index, count in enumerate(np.bincount(code, minlength=len(_WIDTHS)).tolist()):
+        width = _WIDTHS[index]
+        if not width or not count:
             continue
-        size = chosen.size * rows * width
+        chosen = np.flatnonzero(code == index)
+        size = count * rows * width
         if raw.size < at + size:
             raise WireError("malformed", "planes end too early")
-        plane = raw[at : at + size].reshape(width, chosen.size, rows)
+        plane = raw[at : at + size].reshape(width, count, rows)
         if width == 1:
             coded[chosen] = plane[0]
         else:

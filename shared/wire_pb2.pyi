@@ -29,42 +29,31 @@ class Batch(_message.Message):
     def __init__(self, schema: _Optional[int] = ..., device: _Optional[str] = ..., boot: _Optional[int] = ..., layouts: _Optional[_Iterable[_Union[Layout, _Mapping]]] = ..., blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., estimates: _Optional[_Iterable[_Union[Estimate, _Mapping]]] = ..., events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., reports: _Optional[_Iterable[_Union[Report, _Mapping]]] = ..., gaps: _Optional[_Iterable[_Union[Gap, _Mapping]]] = ...) -> None: ...
 
 class Layout(_message.Message):
-    __slots__ = ("scalars", "steps", "cells", "temps", "balancing_words", "extras")
+    __slots__ = ("scalars", "steps", "cells", "temps", "balancing_words", "extra_names", "extra_steps", "extra_units")
+    class ExtraUnitsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: str
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[str] = ...) -> None: ...
     SCALARS_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     CELLS_FIELD_NUMBER: _ClassVar[int]
     TEMPS_FIELD_NUMBER: _ClassVar[int]
     BALANCING_WORDS_FIELD_NUMBER: _ClassVar[int]
-    EXTRAS_FIELD_NUMBER: _ClassVar[int]
+    EXTRA_NAMES_FIELD_NUMBER: _ClassVar[int]
+    EXTRA_STEPS_FIELD_NUMBER: _ClassVar[int]
+    EXTRA_UNITS_FIELD_NUMBER: _ClassVar[int]
     scalars: bytes
-    steps: _containers.RepeatedCompositeFieldContainer[Step]
+    steps: _containers.RepeatedScalarFieldContainer[int]
     cells: int
     temps: int
     balancing_words: int
-    extras: _containers.RepeatedCompositeFieldContainer[Extra]
-    def __init__(self, scalars: _Optional[bytes] = ..., steps: _Optional[_Iterable[_Union[Step, _Mapping]]] = ..., cells: _Optional[int] = ..., temps: _Optional[int] = ..., balancing_words: _Optional[int] = ..., extras: _Optional[_Iterable[_Union[Extra, _Mapping]]] = ...) -> None: ...
-
-class Step(_message.Message):
-    __slots__ = ("field", "mantissa", "exponent")
-    FIELD_FIELD_NUMBER: _ClassVar[int]
-    MANTISSA_FIELD_NUMBER: _ClassVar[int]
-    EXPONENT_FIELD_NUMBER: _ClassVar[int]
-    field: int
-    mantissa: int
-    exponent: int
-    def __init__(self, field: _Optional[int] = ..., mantissa: _Optional[int] = ..., exponent: _Optional[int] = ...) -> None: ...
-
-class Extra(_message.Message):
-    __slots__ = ("name", "unit", "mantissa", "exponent")
-    NAME_FIELD_NUMBER: _ClassVar[int]
-    UNIT_FIELD_NUMBER: _ClassVar[int]
-    MANTISSA_FIELD_NUMBER: _ClassVar[int]
-    EXPONENT_FIELD_NUMBER: _ClassVar[int]
-    name: str
-    unit: str
-    mantissa: int
-    exponent: int
-    def __init__(self, name: _Optional[str] = ..., unit: _Optional[str] = ..., mantissa: _Optional[int] = ..., exponent: _Optional[int] = ...) -> None: ...
+    extra_names: _containers.RepeatedScalarFieldContainer[str]
+    extra_steps: _containers.RepeatedScalarFieldContainer[int]
+    extra_units: _containers.ScalarMap[int, str]
+    def __init__(self, scalars: _Optional[bytes] = ..., steps: _Optional[_Iterable[int]] = ..., cells: _Optional[int] = ..., temps: _Optional[int] = ..., balancing_words: _Optional[int] = ..., extra_names: _Optional[_Iterable[str]] = ..., extra_steps: _Optional[_Iterable[int]] = ..., extra_units: _Optional[_Mapping[int, str]] = ...) -> None: ...
 
 class Block(_message.Message):
     __slots__ = ("pack_id", "layout", "rows", "first_seq", "first_mono", "mono_unit_ns", "planes", "qualities", "alarms")

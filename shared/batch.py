@@ -1,0 +1,99 @@
+"""A Batch: records of one device and one boot, in order, going up; with the checks that hold however it was encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.block import SampleBlock
+from shared.errors import WireError
+from shared.fields import ID
+from shared.records import GAP_CAUSES, Estimate, Event, Gap, Report
+
+SCHEMA: Final = 1
+MAX_BODY_BYTES: Final = 8 << 20
+MAX_ROWS: Final = 100_000
+_MAX_INT: Final = 2**62
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Records of (device, boot). Every seq is unique within it."""
+
+    device: str
+    boot: int
+    blocks: tuple[SampleBlock, ...] = ()
+    estimates: tuple[Estimate, ...] = ()
+    events: tuple[Event, ...] = ()
+    reports: tuple[Report, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+
+    def singles(self) -> Iterator[Estimate | Event | Report | Gap]:
+        """All records that are not Samples."""
+        yield from self.estimates
+        yield from self.events
+        yield from self.reports
+        yield from self.gaps
+
+    def seqs(self) -> Ints:
+        """All seq, ascending."""
+        singles = [record.seq for record in self.singles()]
+        parts = [block.seq for block in self.blocks]
+        if singles or not parts:
+            parts.append(np.array(singles, np.int64))
+        return parts[0] if len(parts) == 1 and not singles else np.sort(np.concatenate(parts))
+
+    def __len__(self) -> int:
+        return sum(map(len, self.blocks)) + len(self.estimates) + len(self.events) + len(self.reports) + len(self.gaps)
+
+
+def ranges(seqs: Ints) -> list[tuple[int, int]]:
+    """Ascending numbers as inclusive ranges (first, last)."""
+    if not seqs.size:
+        return []
+    breaks = np.flatnonzero(np.diff(seqs) != 1)
+    firsts = seqs[np.concatenate(([0], breaks + 1))]
+    lasts = seqs[np.concatenate((breaks, [seqs.size - 1]))]
+    return list(zip(firsts.tolist(), lasts.tolist(), strict=True))
+
+
+def check(batch: Batch) -> Batch:
+    """The batch itself if its ids, numbers and counts are possible; WireError naming the first that is not."""
+    _require_id("device", batch.device)
+    if not 0 <= batch.boot < 2**64:
+        raise WireError("malformed", "boot is not a 64-bit number")
+    for block in batch.blocks:
+        _require_id("pack_id", block.pack_id)
+        if (block.seq[1:] <= block.seq[:-1]).any() or (block.mono_ns[1:] < block.mono_ns[:-1]).any():
+            raise WireError("malformed", f"seq or mono_ns does not ascend in the block of {block.pack_id}")
+    for record in batch.singles():
+        if isinstance(record, Estimate | Event):
+            _require_id("pack_id", record.pack_id)
+        if not 0 <= record.mono_ns < _MAX_INT:
+            raise WireError("malformed", f"mono_ns of seq {record.seq} is out of range")
+    for gap in batch.gaps:
+        if gap.cause not in GAP_CAUSES:
+            raise WireError("malformed", f"gap cause {gap.cause!r} of seq {gap.seq} is unknown")
+        if not (0 <= gap.first_seq < _MAX_INT and -1 <= gap.last_seq < _MAX_INT and 0 <= gap.ahead < _MAX_INT):
+            raise WireError("malformed", f"gap of seq {gap.seq} has an impossible range")
+        if any(not 0 <= first <= last < _MAX_INT for first, last in gap.stored):
+            raise WireError("malformed", f"gap of seq {gap.seq} has an impossible stored range")
+    seqs = batch.seqs()
+    if not seqs.size:
+        raise WireError("malformed", "a batch without records")
+    if seqs.size > MAX_ROWS:
+        raise WireError("too_large", f"{seqs.size} records in a batch, at most {MAX_ROWS}")
+    if seqs[0] < 0 or seqs[-1] >= _MAX_INT or (seqs[1:] == seqs[:-1]).any():
+        raise WireError("malformed", "seq is negative, too large or used twice")
+    return batch
+
+
+def _require_id(name: str, value: str) -> None:
+    if not ID.fullmatch(value):
+        raise WireError("malformed", f"{name} {value[:80]!r} is not an id (letters, digits, . _ -, at most 64)")

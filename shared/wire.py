@@ -1,0 +1,388 @@
+"""Batch and Receipt <-> protobuf bytes (`wire.proto`). Encoding what was decoded gives the same records, exactly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any, Final
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from shared import planes
+from shared.batch import MAX_BODY_BYTES, MAX_ROWS, SCHEMA, Batch, check
+from shared.block import CELL_STEP, NO_TIME, TEMP_STEP, Extra, Ints, Layout, SampleBlock
+from shared.errors import WireError
+from shared.fields import (
+    ALARMS,
+    BY_NAME,
+    BY_NUMBER,
+    CELL_V,
+    EXTRA_NAME,
+    MAX_CELLS,
+    MAX_EXTRAS,
+    MAX_TEMPS,
+    MAX_UNIT_CHARS,
+    NULL,
+    QUALITY_KEY,
+    QUALITY_REASONS,
+    TEMP_C,
+    Resolution,
+    resolution,
+)
+from shared.records import Estimate, Event, Gap, Receipt, Rejected, Report
+from shared.wire_pb2 import Batch as PbBatch
+from shared.wire_pb2 import Block as PbBlock
+from shared.wire_pb2 import Layout as PbLayout
+from shared.wire_pb2 import Receipt as PbReceipt
+
+_HEAD_ROWS: Final = 5  # seq step, mono step, t - mono, quality index, alarm index
+_MAX_TIME: Final = 2**62
+_MEDIAN_FROM_CELLS: Final = 3
+
+
+def encode_batch(batch: Batch) -> bytes:
+    """The body of an upload."""
+    message = PbBatch(schema=SCHEMA, device=batch.device, boot=batch.boot)
+    layouts: list[Layout] = []
+    for block in batch.blocks:
+        if block.layout not in layouts:
+            layouts.append(block.layout)
+        _put_block(message.blocks.add(), block, layouts.index(block.layout))
+    for layout in layouts:
+        _put_layout(message.layouts.add(), layout)
+    for estimate in batch.estimates:
+        _put_record(message.estimates.add(), estimate, _ESTIMATE)
+    for event in batch.events:
+        _put_record(message.events.add(), event, _EVENT)
+    for report in batch.reports:
+        _put_record(message.reports.add(), report, _REPORT)
+    for gap in batch.gaps:
+        added = message.gaps.add()
+        _put_record(added, gap, _GAP)
+        for first, last in gap.stored:
+            added.stored.add(first=first, last=last)
+    return bytes(message.SerializeToString())
+
+
+def decode_batch(body: bytes) -> Batch:
+    """The Batch of an upload, fully validated; WireError with its reason otherwise."""
+    if len(body) > MAX_BODY_BYTES:
+        raise WireError("too_large", f"a body of {len(body)} bytes, at most {MAX_BODY_BYTES}")
+    message = PbBatch()
+    try:
+        message.ParseFromString(body)
+    except DecodeError as error:
+        raise WireError("malformed", "the body is not a packtwin Batch") from error
+    if message.schema != SCHEMA:
+        raise WireError("unknown_schema", f"schema {message.schema} is not known here (known: {SCHEMA})")
+    layouts = [decode_layout(pb.SerializeToString(deterministic=True)) for pb in message.layouts]
+    if sum(min(block.rows, MAX_ROWS + 1) for block in message.blocks) > MAX_ROWS:
+        raise WireError("too_large", f"more than {MAX_ROWS} rows in a batch")
+    return check(
+        Batch(
+            device=message.device,
+            boot=message.boot,
+            blocks=tuple(_block(pb, layouts) for pb in message.blocks),
+            estimates=tuple(Estimate(**_record(pb, _ESTIMATE)) for pb in message.estimates),
+            events=tuple(Event(**_record(pb, _EVENT)) for pb in message.events),
+            reports=tuple(Report(**_record(pb, _REPORT)) for pb in message.reports),
+            gaps=tuple(
+                Gap(**_record(pb, _GAP), stored=tuple((r.first, r.last) for r in pb.stored)) for pb in message.gaps
+            ),
+        )
+    )
+
+
+def encode_receipt(receipt: Receipt) -> bytes:
+    """The body of the answer."""
+    message = PbReceipt(t_ns=receipt.t_ns, mode=receipt.mode)
+    for first, last in receipt.accepted:
+        message.accepted.add(first=first, last=last)
+    for item in receipt.rejected:
+        message.rejected.add(first=item.first, last=item.last, reason=item.reason)
+    return bytes(message.SerializeToString())
+
+
+def decode_receipt(body: bytes) -> Receipt:
+    """The Receipt of an answer; WireError if it is none."""
+    message = PbReceipt()
+    try:
+        message.ParseFromString(body)
+    except DecodeError as error:
+        raise WireError("malformed", "the answer is not a packtwin Receipt") from error
+    return Receipt(
+        accepted=tuple((r.first, r.last) for r in message.accepted),
+        rejected=tuple(Rejected(r.first, r.last, r.reason) for r in message.rejected),
+        t_ns=message.t_ns,
+        mode=message.mode if message.HasField("mode") else None,
+    )
+
+
+def encode_layout(layout: Layout) -> bytes:
+    """A Layout alone, as the outbox keeps it."""
+    message = PbLayout()
+    _put_layout(message, layout)
+    return bytes(message.SerializeToString(deterministic=True))
+
+
+@lru_cache(maxsize=512)
+def decode_layout(body: bytes) -> Layout:
+    """The Layout of `encode_layout`; WireError if it is impossible. Equal bytes give the same object."""
+    message = PbLayout()
+    message.ParseFromString(body)
+    return _layout(message)
+
+
+# --- samples ---------------------------------------------------------------------------------------------------------
+
+
+def _put_block(message: PbBlock, block: SampleBlock, layout_index: int) -> None:
+    rows = len(block)
+    unit = math.gcd(int(np.gcd.reduce(block.mono_ns)), 1_000_000_000) or 1
+    mono = block.mono_ns // unit
+    message.pack_id = block.pack_id
+    message.layout = layout_index
+    message.rows = rows
+    message.first_seq = int(block.seq[0])
+    message.first_mono = int(mono[0])
+    message.mono_unit_ns = unit
+    matrix = np.zeros((_plane_rows(block.layout), rows), np.int64)
+    if rows > 1:
+        matrix[0, 1:], matrix[1, 1:] = np.diff(block.seq), np.diff(mono)
+        matrix[:2, 0] = matrix[:2, 1]
+    undated = block.t_ns == NO_TIME
+    matrix[2] = np.where(undated, 0, block.t_ns - block.mono_ns)
+    matrix[3], matrix[4] = block.quality_index, block.alarm_index
+    data = matrix[_HEAD_ROWS : _HEAD_ROWS + block.layout.width]
+    data[:] = block.rows
+    missing = block.rows == NULL
+    null: planes.Mask | None = None
+    if undated.any() or missing.any():
+        null = np.zeros(matrix.shape, np.bool_)
+        null[2] = undated
+        null[_HEAD_ROWS : _HEAD_ROWS + block.layout.width] = missing
+    _fold(matrix, missing, block.layout)
+    slices = block.layout.slices
+    message.planes = planes.encode(matrix, null, [_under_head(at) for at in (slices["cells"], slices["temps"])])
+    for quality in block.qualities[1:]:
+        reasons = message.qualities.add().reasons
+        for key, reason in quality.items():
+            reasons[key] = QUALITY_REASONS.index(reason)
+    for codes in block.alarms[1:]:
+        message.alarms.add(codes=codes)
+
+
+def _block(message: PbBlock, layouts: list[Layout]) -> SampleBlock:
+    rows = message.rows
+    if not 1 <= rows <= MAX_ROWS or message.layout >= len(layouts):
+        raise WireError("malformed", f"a block of {rows} rows with layout {message.layout} of {len(layouts)}")
+    layout = layouts[message.layout]
+    if _plane_rows(layout) * rows * 8 > planes.MAX_BYTES * 4:
+        raise WireError("too_large", f"a block of {rows} rows of {layout.width} columns")
+    if not 1 <= message.mono_unit_ns <= 1_000_000_000 or max(message.first_seq, message.first_mono) >= _MAX_TIME:
+        raise WireError("malformed", "a block with an impossible first seq or mono_ns")
+    matrix, null = planes.decode(message.planes, _plane_rows(layout), rows)
+    seq = message.first_seq + _cumulated(matrix[0])
+    mono = message.first_mono + _cumulated(matrix[1])
+    data = matrix[_HEAD_ROWS : _HEAD_ROWS + layout.width]
+    missing = null[_HEAD_ROWS : _HEAD_ROWS + layout.width] if null is not None else None
+    _unfold(matrix, layout, missing)
+    low, high = layout.limits
+    impossible = (data < low) | (data > high)
+    if missing is not None:
+        impossible &= ~missing
+        data[missing] = NULL
+        if null is not None and (null[[0, 1, 3, 4]].any() or null[_HEAD_ROWS + layout.width :].any()):
+            raise WireError("malformed", "a block without seq or mono_ns")
+    if impossible.any():
+        column = int(np.flatnonzero(impossible.any(axis=1))[0])
+        raise WireError("malformed", f"{layout.columns[column].name} of {message.pack_id} holds an impossible value")
+    limit = _MAX_TIME // message.mono_unit_ns
+    if seq[0] < 0 or seq[-1] >= _MAX_TIME or mono[0] < 0 or mono[-1] >= limit:  # `check`: they ascend
+        raise WireError("malformed", "seq or mono_ns runs out of range")
+    mono_ns = mono * message.mono_unit_ns
+    offset = matrix[2]
+    if np.abs(offset).max() >= _MAX_TIME:
+        raise WireError("malformed", "t_ns is out of range")
+    t_ns = mono_ns + offset
+    if null is not None:
+        t_ns[null[2]] = NO_TIME
+    return SampleBlock(
+        message.pack_id,
+        layout,
+        seq,
+        mono_ns,
+        t_ns,
+        data,
+        _indices(matrix[3], len(message.qualities), "quality"),
+        _indices(matrix[4], len(message.alarms), "alarm"),
+        ({}, *(_quality(dict(q.reasons)) for q in message.qualities)),
+        ((), *(_alarms(tuple(a.codes)) for a in message.alarms)),
+    )
+
+
+def _plane_rows(layout: Layout) -> int:
+    return _HEAD_ROWS + layout.width + (1 if layout.cells >= _MEDIAN_FROM_CELLS else 0)
+
+
+def _under_head(at: slice) -> slice:
+    return slice(_HEAD_ROWS + at.start, _HEAD_ROWS + at.stop)
+
+
+def _cumulated(steps: Ints) -> Ints:
+    """Distances from the first row; the first step only repeats the second and is not counted."""
+    total: Ints = np.cumsum(steps)
+    total -= steps[0]
+    return total
+
+
+def _fold(matrix: Ints, missing: planes.Mask, layout: Layout) -> None:
+    """Makes columns small: a minimum becomes value - min, a maximum max - value, a cell its distance to the median."""
+    data, at = matrix[_HEAD_ROWS:], layout.slices
+    for k, position in enumerate(layout.spanned):
+        low = at["spans"].start + 2 * k
+        data[low] = data[position] - data[low]
+        data[low + 1] -= data[position]
+    if layout.cells >= _MEDIAN_FROM_CELLS:
+        cells = data[at["cells"]]
+        absent = missing[at["cells"]]
+        middle = layout.cells // 2
+        median = np.partition(np.where(absent, cells.max(axis=0), cells), middle, axis=0)[middle]
+        median[absent.all(axis=0)] = 0
+        matrix[-1] = median
+        cells -= median
+
+
+def _unfold(matrix: Ints, layout: Layout, missing: planes.Mask | None) -> None:
+    data, at = matrix[_HEAD_ROWS:], layout.slices
+    if layout.cells >= _MEDIAN_FROM_CELLS:
+        data[at["cells"]] += matrix[-1]
+    for k, position in enumerate(layout.spanned):
+        low = at["spans"].start + 2 * k
+        base = data[position] if missing is None else np.where(missing[position], NULL, data[position])
+        data[low] = base - data[low]
+        data[low + 1] += base
+
+
+def _indices(column: Ints, count: int, what: str) -> Ints:
+    if column.any() and (column.min() < 0 or column.max() > count):
+        raise WireError("malformed", f"a row points to {what} {int(column.max())}, there are {count}")
+    return column
+
+
+def _quality(reasons: dict[str, int]) -> dict[str, str]:
+    for key, index in reasons.items():
+        if index >= len(QUALITY_REASONS) or not QUALITY_KEY.fullmatch(key):
+            raise WireError("malformed", f"quality {key[:80]!r} with reason {index} is unknown")
+    return {key: QUALITY_REASONS[index] for key, index in reasons.items()}
+
+
+def _alarms(codes: tuple[str, ...]) -> tuple[str, ...]:
+    for code in codes:
+        if code not in ALARMS:
+            raise WireError("malformed", f"alarm {code[:80]!r} is not in the list")
+    return codes
+
+
+def _put_layout(message: PbLayout, layout: Layout) -> None:
+    message.scalars = bytes(BY_NAME[name].number for name, _ in layout.scalars)
+    arrays = (("cell_v", layout.cell_step), ("temp_c", layout.temp_step))
+    for name, step in (*layout.scalars, *arrays):
+        if step != resolution(BY_NAME[name].step):
+            message.steps.extend((BY_NAME[name].number, step.mantissa, step.exponent))
+    message.cells, message.temps, message.balancing_words = layout.cells, layout.temps, layout.balancing_words
+    for i, extra in enumerate(layout.extras):
+        message.extra_names.append(extra.name)
+        message.extra_steps.extend((extra.step.mantissa, extra.step.exponent))
+        if extra.unit:
+            message.extra_units[i] = extra.unit
+
+
+def _layout(message: PbLayout) -> Layout:
+    numbers = tuple(message.scalars)
+    if len(set(numbers)) != len(numbers) or not set(numbers) <= BY_NUMBER.keys():
+        raise WireError("malformed", "a layout with unknown or repeated fields")
+    if message.cells > MAX_CELLS or message.temps > MAX_TEMPS or message.balancing_words > MAX_CELLS:
+        raise WireError("malformed", f"a layout of {message.cells} cells and {message.temps} temperatures")
+    triples = zip(message.steps[::3], message.steps[1::3], message.steps[2::3], strict=False)
+    steps = {number: _step(mantissa, exponent, 1) for number, mantissa, exponent in triples}
+    fixed = [n for n in steps if n in BY_NUMBER and BY_NUMBER[n].kind != "float"]
+    if len(message.steps) % 3 or fixed:
+        raise WireError("malformed", "a layout with a resolution that belongs to no field")
+    return Layout(
+        scalars=tuple((BY_NUMBER[n].name, steps.get(n, resolution(BY_NUMBER[n].step))) for n in numbers),
+        cells=message.cells,
+        cell_step=steps.get(CELL_V.number, CELL_STEP),
+        temps=message.temps,
+        temp_step=steps.get(TEMP_C.number, TEMP_STEP),
+        balancing_words=message.balancing_words,
+        extras=_extras(message),
+    )
+
+
+def _extras(message: PbLayout) -> tuple[Extra, ...]:
+    names, pairs, units = message.extra_names, message.extra_steps, dict(message.extra_units)
+    if len(names) > MAX_EXTRAS or len(set(names)) != len(names) or len(pairs) != 2 * len(names):
+        raise WireError("malformed", f"a layout of {len(names)} extras, or the same one twice")
+    for name in names:
+        if not EXTRA_NAME.fullmatch(name):
+            raise WireError("malformed", f"extra {name[:80]!r} is not a name")
+    if any(i >= len(names) or len(unit) > MAX_UNIT_CHARS for i, unit in units.items()):
+        raise WireError("malformed", "a unit that is too long or belongs to no extra")
+    return tuple(
+        Extra(name, units.get(i, ""), _step(pairs[2 * i], pairs[2 * i + 1], 0)) for i, name in enumerate(names)
+    )
+
+
+def _step(mantissa: int, exponent: int, least: int) -> Resolution:
+    if not least <= mantissa < 2**31 or exponent > 9:
+        raise WireError("malformed", f"a resolution of {mantissa}e-{exponent}")
+    return Resolution(mantissa, exponent)
+
+
+# --- single records: the fields of the record and of the message have the same names ---------------------------------
+
+_ESTIMATE: Final = tuple(name for name in Estimate.__slots__ if name not in ("seq", "mono_ns", "t_ns"))
+_EVENT: Final = tuple(name for name in Event.__slots__ if name not in ("seq", "mono_ns", "t_ns"))
+_REPORT: Final = tuple(name for name in Report.__slots__ if name not in ("seq", "mono_ns", "t_ns"))
+_GAP: Final = tuple(name for name in Gap.__slots__ if name not in ("seq", "mono_ns", "t_ns", "stored"))
+
+
+def _put_record(message: Any, record: Any, names: Iterable[str]) -> None:
+    message.head.seq, message.head.mono_ns = record.seq, record.mono_ns
+    if record.t_ns is not None:
+        message.head.t_ns = record.t_ns
+    for name in names:
+        value = getattr(record, name)
+        if isinstance(value, tuple):
+            getattr(message, name).extend(value)
+        elif isinstance(value, dict):
+            getattr(message, name).update(value)
+        elif value is not None:
+            setattr(message, name, value)
+
+
+def _record(message: Any, names: Iterable[str]) -> dict[str, Any]:
+    head = message.head
+    values: dict[str, Any] = {
+        "seq": head.seq,
+        "mono_ns": head.mono_ns,
+        "t_ns": head.t_ns if head.HasField("t_ns") else None,
+    }
+    if values["t_ns"] is not None and abs(head.t_ns) >= _MAX_TIME:
+        raise WireError("malformed", "t_ns is out of range")
+    for name in names:
+        field = message.DESCRIPTOR.fields_by_name[name]
+        value = getattr(message, name)
+        if field.message_type is not None:
+            value = dict(value)
+        elif field.is_repeated:
+            value = tuple(value)
+        elif field.has_presence and not message.HasField(name):
+            value = None
+        if isinstance(value, float) and not math.isfinite(value):
+            raise WireError("malformed", f"{name} of seq {head.seq} is not a number")
+        values[name] = value
+    return values
