@@ -281,7 +281,7 @@ def pack_row(sample: Sample, layout: Layout) -> tuple[npt.NDArray[np.int32], dic
 
 def layout_of(sample: Sample, steps: Mapping[str, Resolution], extras: Sequence[Extra] = ()) -> Layout:
     """The Layout that holds just what `sample` has; `steps` overrides the table's resolutions by field name."""
-    present = [spec for spec in SCALARS if getattr(sample, spec.name) is not None]
+    present = [spec for spec in SCALARS if any(getattr(sample, name) is not None for name in spec.names)]
     top = sample.balancing.bit_length() if sample.balancing is not None else 0
     return Layout(
         scalars=tuple((spec.name, steps.get(spec.name, resolution(spec.step))) for spec in present),
@@ -291,6 +291,20 @@ def layout_of(sample: Sample, steps: Mapping[str, Resolution], extras: Sequence[
         temp_step=steps.get("temp_c", TEMP_STEP),
         balancing_words=0 if sample.balancing is None else max(1, -(-top // BALANCING_WORD_BITS)),
         extras=tuple(extras),
+    )
+
+
+def union_layout(layouts: Sequence[Layout]) -> Layout:
+    """The smallest Layout that holds the rows of all of them; of a field's resolutions the first."""
+    scalars = {name: step for layout in layouts for name, step in layout.scalars}
+    return Layout(
+        scalars=tuple((spec.name, scalars[spec.name]) for spec in SCALARS if spec.name in scalars),
+        cells=max(layout.cells for layout in layouts),
+        cell_step=layouts[0].cell_step,
+        temps=max(layout.temps for layout in layouts),
+        temp_step=layouts[0].temp_step,
+        balancing_words=max(layout.balancing_words for layout in layouts),
+        extras=tuple({extra.name: extra for layout in layouts for extra in layout.extras}.values()),
     )
 
 

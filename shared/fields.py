@@ -5,6 +5,7 @@ A new field is a new row with a new number; numbers are on the wire, so they are
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from decimal import Decimal
@@ -90,11 +91,11 @@ FLOAT32: Final = Resolution(0, 0)
 @cache
 def resolution(step: float) -> Resolution:
     """The Resolution of a decimal step such as 0.001, 0.5 or 10. ValueError if it is not > 0 or finer than 1e-9."""
+    if not (math.isfinite(step) and step > 0):
+        raise ValueError(f"a resolution is a number > 0, not {step!r}")
     digits = Decimal(repr(float(step))).normalize().as_tuple()
     mantissa = int("".join(map(str, digits.digits)))
-    exponent = digits.exponent
-    if not isinstance(exponent, int) or digits.sign or not mantissa:
-        raise ValueError(f"a resolution is a number > 0, not {step!r}")
+    exponent = int(digits.exponent)
     if exponent > 0:
         mantissa, exponent = mantissa * 10**exponent, 0
     if mantissa >= 2**31 or -exponent > 9:
@@ -115,6 +116,11 @@ class FieldSpec:
     kind: str = "float"
     spans: bool = False
     """The minimum and maximum within a sample travel too (`<name>_min`, `<name>_max`)."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its names in a Sample: its own, and those of its minimum and maximum."""
+        return (self.name, f"{self.name}_min", f"{self.name}_max") if self.spans else (self.name,)
 
 
 SCALARS: Final = (
