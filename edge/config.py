@@ -1,0 +1,211 @@
+"""edge.toml as frozen dataclasses: read once at the start, handed down. Paths in it count from the file's own folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from edge.tables import Table, read_toml
+from shared.errors import ConfigError
+from shared.records import MODES
+
+CLOCKS: Final = ("trusted", "system")
+SOURCE_TYPES: Final = ("can",)
+SEARCH: Final = (Path("edge.toml"), Path(".local/edge/edge.toml"), Path("/etc/packtwin/edge.toml"))
+"""Where edge.toml is looked for when no `--config` is given; the second is what `make run` writes."""
+SAMPLES: Final = Path(__file__).parent / "samples"
+_TMPFS: Final = Path("/dev/shm")
+_MIB: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UplinkConfig:
+    """Where records go. url "" = nowhere: the outbox keeps the newest `max_bytes` of them."""
+
+    url: str = ""
+    mode: str = "normal"
+    token: str = ""
+    plaintext_hosts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxConfig:
+    """cold_dir: on flash. hot_dir: on tmpfs, None = no tmpfs, everything goes to flash at once."""
+
+    cold_dir: Path
+    hot_dir: Path | None
+    max_bytes: int = 512 * _MIB
+    flush_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listen:
+    """A port that the agent serves; port 0 = any free one."""
+
+    host: str
+    port: int
+    variable: str  # the environment variable that sets the port
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceConfig:
+    """One pack and the bus on which it talks. options: what python-can's interface needs beyond channel and bitrate."""
+
+    pack_id: str
+    interface: str
+    channel: str
+    bitrate: int
+    tty_baudrate: int
+    listen_only: bool
+    mapping_path: Path
+    options: tuple[tuple[str, str | int | float | bool], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """All that the agent is told."""
+
+    path: Path
+    device: str
+    clock: str
+    sample_s: float
+    uplink: UplinkConfig
+    outbox: OutboxConfig
+    page: Listen
+    metrics: Listen
+    sources: tuple[SourceConfig, ...]
+
+
+def find_config(given: str | None) -> Path:
+    """The edge.toml to use: the one given, else the first that exists of SEARCH. ConfigError if there is none."""
+    if given is not None:
+        return Path(given)
+    for path in SEARCH:
+        if path.is_file():
+            return path
+    places = ", ".join(map(str, SEARCH))
+    raise ConfigError(f"no edge.toml found ({places}): give one with --config, a commented sample is {SAMPLES}/edge.toml")
+
+
+def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
+    """edge.toml with the environment's overrides (TELEMETRY_INTERVAL, EDGE_PORT, METRICS_PORT, ALLOW_PLAINTEXT_HOSTS)."""
+    table = Table(read_toml(path), str(path))
+    folder = path.absolute().parent
+    device = table.id("device")
+    config = Config(
+        path=path,
+        device=device,
+        clock=table.choice("clock", "trusted", among=CLOCKS),
+        sample_s=_override(table, "sample_s", environ, "TELEMETRY_INTERVAL").number(
+            "sample_s", 1.0, lo=0.1, hi=3600.0
+        ),
+        outbox=_outbox(table, folder, device),
+        uplink=_uplink(table.table("uplink"), folder, environ),
+        page=_listen(table.table("page"), environ, 5002, "EDGE_PORT"),
+        metrics=_listen(table.table("metrics"), environ, 9100, "METRICS_PORT"),
+        sources=tuple(_source(source, folder) for source in table.tables("source")),
+    )
+    table.done()
+    _check_sources(config)
+    return config
+
+
+def _override(table: Table, key: str, environ: Mapping[str, str], variable: str) -> Table:
+    """The table itself, or one with `key` from the environment so that the complaint names the variable."""
+    if not environ.get(variable):
+        return table
+    table.raw(key, None)
+    try:
+        return Table({key: float(environ[variable])}, f"the environment's {variable}")
+    except ValueError:
+        raise ConfigError(f"{variable}={environ[variable]} must be a number: set it right or leave it out") from None
+
+
+def _uplink(table: Table, folder: Path, environ: Mapping[str, str]) -> UplinkConfig:
+    url = table.text("url", "")
+    mode = table.choice("mode", "normal", among=tuple(MODES))
+    token_file = table.text("token_file", "")
+    table.done()
+    token = ""
+    if token_file:
+        try:
+            token = (folder / token_file).read_text("utf-8").strip()
+        except OSError as error:
+            raise table.fail("token_file", f'= "{token_file}" cannot be read: {error.strerror}') from None
+    hosts = environ.get("ALLOW_PLAINTEXT_HOSTS", "").replace(",", " ").split()
+    return UplinkConfig(url=url, mode=mode, token=token, plaintext_hosts=tuple(hosts))
+
+
+def _outbox(table: Table, folder: Path, device: str) -> OutboxConfig:
+    data_dir = table.text("data_dir", "data")
+    hot = table.text("hot_dir") if "hot_dir" in table else None
+    inner = table.table("outbox")
+    max_mib = inner.number("max_mib", 512, lo=1, hi=1 << 20)
+    flush_s = inner.number("flush_s", 10, lo=1, hi=3600)
+    inner.done()
+    if hot is None:
+        hot_dir = _TMPFS / f"packtwin-{os.getuid()}" / device if os.access(_TMPFS, os.W_OK) else None
+    else:
+        hot_dir = folder / hot if hot else None
+    return OutboxConfig(
+        cold_dir=folder / data_dir, hot_dir=hot_dir, max_bytes=int(max_mib * _MIB), flush_s=flush_s
+    )
+
+
+def _listen(table: Table, environ: Mapping[str, str], port: int, variable: str) -> Listen:
+    given = _override(table, "port", environ, variable)
+    listen = Listen(
+        host=table.text("host", "127.0.0.1"), port=given.whole("port", port, lo=0, hi=65535), variable=variable
+    )
+    table.done()
+    return listen
+
+
+def _source(table: Table, folder: Path) -> SourceConfig:
+    table.choice("type", "can", among=SOURCE_TYPES)
+    interface = table.text("interface", "slcan")
+    channel = table.text("channel")
+    options = table.raw("options", {})
+    if not isinstance(options, dict) or not all(isinstance(v, str | int | float) for v in options.values()):
+        raise table.fail("options", f"= {options!r} must be a table of texts and numbers for python-can's {interface}")
+    mapping = table.text("mapping")
+    source = SourceConfig(
+        pack_id=table.id("pack_id"),
+        interface=interface,
+        channel=str(folder / channel) if interface == "slcan" else channel,
+        bitrate=table.whole("bitrate", 500_000, lo=10_000, hi=10_000_000),
+        tty_baudrate=table.whole("tty_baudrate", 115_200, lo=1200, hi=10_000_000),
+        listen_only=table.flag("listen_only", True),
+        mapping_path=find_shipped(folder, mapping, SAMPLES),
+        options=tuple(options.items()),
+    )
+    table.done()
+    if not source.mapping_path.is_file():
+        raise table.fail("mapping", f'= "{mapping}" does not exist: give the path of a mapping.toml')
+    return source
+
+
+def find_shipped(folder: Path, name: str, shipped: Path) -> Path:
+    """The file `name` beside `folder`; a bare name that is not there means the one that ships with packtwin."""
+    here = folder / name
+    return shipped / name if not here.exists() and Path(name).name == name and (shipped / name).is_file() else here
+
+
+def _check_sources(config: Config) -> None:
+    if not config.sources:
+        raise ConfigError(f"{config.path}: no [[source]] is given: add one per pack")
+    packs: set[str] = set()
+    ports: dict[str, str] = {}
+    for source in config.sources:
+        if source.pack_id in packs:
+            raise ConfigError(f'{config.path}: pack_id "{source.pack_id}" is used by two [[source]]: give each its own')
+        packs.add(source.pack_id)
+        if source.interface == "slcan" and ports.setdefault(source.channel, source.pack_id) != source.pack_id:
+            other = ports[source.channel]
+            raise ConfigError(
+                f"{config.path}: channel {source.channel} is read by {other} and {source.pack_id}: "
+                "a serial port has one reader, give each pack its own"
+            )
