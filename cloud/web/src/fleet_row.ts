@@ -1,0 +1,94 @@
+/** One pack among the others: a card while they are few, a row of a table when they are many (the same elements). */
+
+import { Bar, Reading, StatusPill } from "./reading.ts";
+import { el, setAttribute, setText } from "./dom.ts";
+import { type Pack, type Sample, hottest_c, spread_mv, STALE_AFTER_S, seconds, statusOf } from "./records.ts";
+import { Sparkline, type Trend } from "./sparkline.ts";
+import { ageWords, decimal, fieldText, flowWords, missing, stateWords } from "./words.ts";
+
+const NO_DATA = "–";
+
+/** "nmc · 96s2p · 172 Ah · car CAR_001 · fleet A", of what is known. */
+export function packWords(pack: Pack): string {
+  const shape = pack.series ? `${pack.series}s${pack.parallel ?? 1}p` : null;
+  const capacity = pack.nominal_ah ? `${decimal(pack.nominal_ah, pack.nominal_ah < 10 ? 1 : 0)} Ah` : null;
+  const parts = [pack.chemistry?.toUpperCase(), shape, capacity, pack.vehicle, pack.fleet];
+  return parts.filter(Boolean).join(" · ");
+}
+
+export class FleetRow {
+  readonly root: HTMLElement;
+  readonly #state = el("span", { class: "state" });
+  readonly #about = el("span", { class: "about" });
+  readonly #flow = el("span", { class: "flow" });
+  readonly #age = el("span", { class: "age" });
+  readonly #pill = new StatusPill();
+  readonly #bar = new Bar();
+  readonly #spark: Sparkline;
+  readonly #soc: Reading;
+  readonly #soh: Reading;
+  readonly #pack_v: Reading;
+  readonly #current_a: Reading;
+  readonly #hottest_c: Reading;
+  readonly #spread_mv: Reading;
+
+  constructor(packId: string) {
+    this.#spark = new Sparkline(`Current of ${packId} in the last 5 minutes`);
+    this.#soc = new Reading(packId, "soc_bms");
+    this.#soh = new Reading(packId, "soh_bms");
+    this.#pack_v = new Reading(packId, "pack_v");
+    this.#current_a = new Reading(packId, "current_a");
+    this.#hottest_c = new Reading(packId, "temp_c");
+    this.#spread_mv = new Reading(packId, null, "mV");
+    this.#state.dataset["pack"] = packId;
+    this.#state.dataset["field"] = "state";
+    const link = el("a", { class: "pack-id", href: `#/pack/${encodeURIComponent(packId)}` }, packId);
+    const slot = (name: string, label: string | null, ...content: Node[]): HTMLElement =>
+      el("div", { class: `slot slot-${name}` }, label === null ? null : el("span", { class: "label" }, label), ...content);
+    this.root = el(
+      "li",
+      { class: "pack", "data-pack": packId },
+      slot("id", null, link, this.#about),
+      slot("status", null, this.#pill.root),
+      slot("state", null, this.#state),
+      slot("soc", null, this.#bar.root, this.#soc.root),
+      slot("volts", "Voltage", this.#pack_v.root),
+      slot("amps", "Current", this.#current_a.root, this.#flow),
+      slot("temp", "Hottest", this.#hottest_c.root),
+      slot("spread", "Cell spread", this.#spread_mv.root),
+      slot("soh", "Health", this.#soh.root),
+      slot("spark", null, this.#spark.root),
+      slot("age", null, this.#age),
+    );
+  }
+
+  show(pack: Pack): void {
+    const sample = pack.latest;
+    const why = (field: string): string => (sample ? missing(sample, field) : NO_DATA);
+    const number = (reading: Reading, field: "soc_bms" | "soh_bms" | "pack_v" | "current_a"): void =>
+      reading.show(fieldText(field, sample?.[field]), why(field));
+    setText(this.#about, packWords(pack));
+    setText(this.#state, stateWords(sample));
+    this.#pill.show(statusOf(pack));
+    setAttribute(this.root, "data-status", statusOf(pack) ?? "unknown");
+    this.#bar.show(sample?.soc_bms);
+    number(this.#soc, "soc_bms");
+    number(this.#soh, "soh_bms");
+    number(this.#pack_v, "pack_v");
+    number(this.#current_a, "current_a");
+    setText(this.#flow, flowWords(sample?.current_a));
+    const figure = (of: (sample: Sample) => number | null): number | null => (sample ? of(sample) : null);
+    this.#hottest_c.show(fieldText("temp_c", figure(hottest_c)), why("temp_c"));
+    const spread = figure(spread_mv);
+    this.#spread_mv.show(spread === null ? null : decimal(spread, 0), why("cell_v"));
+  }
+
+  /** What moves with time alone. */
+  tick(pack: Pack, now_s: number, trend: Trend | undefined): void {
+    const last_s = seconds(pack.t);
+    const age_s = last_s === null ? null : now_s - last_s;
+    setText(this.#age, ageWords(age_s));
+    setAttribute(this.root, "data-stale", age_s === null || age_s > STALE_AFTER_S);
+    if (trend) this.#spark.show(trend, age_s !== null && age_s > STALE_AFTER_S ? last_s! : now_s);
+  }
+}

@@ -1,0 +1,190 @@
+/** One pack, live. */
+
+import { Alarms } from "./alarms.ts";
+import { ApiError, fetchEvents, fetchPack, fetchSamples, serverNow_s } from "./api.ts";
+import { Cells } from "./cells.ts";
+import { CHART_FIELDS, Charts } from "./charts.ts";
+import type { Connection } from "./connection.ts";
+import { el, notice, setAttribute, setText } from "./dom.ts";
+import { factPanels } from "./facts.ts";
+import { packWords } from "./fleet_row.ts";
+import { Headline } from "./headline.ts";
+import { Live } from "./live.ts";
+import { StatusPill } from "./reading.ts";
+import { type Pack, STALE_AFTER_S, type Sample, seconds, statusOf } from "./records.ts";
+import { ageWords, stateWords } from "./words.ts";
+import type { View } from "./view.ts";
+
+const TICK_MS = 1000;
+const READ_AGAIN_S = 20; // the band, and events the stream did not bring
+const READ_AGAIN_IN_DOUBT_S = 5;
+
+export class PackView implements View {
+  readonly root: HTMLElement;
+  readonly title: string;
+  readonly #packId: string;
+  readonly #connection: Connection;
+  readonly #message = el("div", { class: "message" });
+  readonly #state = el("span", { class: "state" });
+  readonly #about = el("p", { class: "about" });
+  readonly #age = el("span", { class: "age" });
+  readonly #pill = new StatusPill();
+  readonly #body = el("div", { class: "pack-body", hidden: "" });
+  readonly #headline: Headline;
+  readonly #alarms: Alarms;
+  readonly #cells: Cells;
+  readonly #charts: Charts;
+  readonly #facts: { root: HTMLElement; show(sample: Sample): void }[];
+  readonly #live: Live;
+  readonly #timer: number;
+  readonly #stop = new AbortController();
+  #pack: Pack | null = null;
+  #early: Sample[] | null = null; // came while the history was being read
+  #seeding: AbortController | null = null;
+  #reading = false;
+  #failed = false;
+  #ticks = 0;
+
+  constructor(packId: string, connection: Connection) {
+    this.#packId = packId;
+    this.#connection = connection;
+    this.title = packId;
+    this.#headline = new Headline(packId);
+    this.#alarms = new Alarms(packId);
+    this.#cells = new Cells(packId);
+    this.#charts = new Charts(() => void this.#seed());
+    this.#facts = factPanels(packId);
+    this.#state.dataset["pack"] = packId;
+    this.#state.dataset["field"] = "state";
+    const name = el("div", { class: "pack-name" }, el("h1", {}, packId), this.#pill.root, this.#state, this.#age);
+    const back = el("a", { class: "back", href: "#/" }, "All packs");
+    const facts = el("div", { class: "fact-panels" }, ...this.#facts.map((facts) => facts.root));
+    this.#body.append(this.#headline.root, this.#alarms.root, this.#charts.root, this.#cells.root, facts);
+    this.root = el("article", { class: "one-pack" }, back, name, this.#about, this.#message, this.#body);
+    this.#message.append(notice("empty", "Reading the pack…"));
+    this.#live = new Live(packId, {
+      sample: (sample) => this.#take(sample),
+      event: (event) => this.#alarms.take([event]),
+      link: (link) => (connection.link = link),
+      opened: () => void this.#read().then(() => this.#seed()),
+    });
+    this.#timer = window.setInterval(() => this.#tick(), TICK_MS);
+    void this.#read().then(() => this.#seed());
+  }
+
+  close(): void {
+    this.#stop.abort();
+    this.#seeding?.abort();
+    this.#live.close();
+    this.#charts.close();
+    window.clearInterval(this.#timer);
+  }
+
+  async #read(): Promise<void> {
+    if (this.#reading) return;
+    this.#reading = true;
+    try {
+      const [pack, events] = await Promise.all([fetchPack(this.#packId), fetchEvents(this.#packId)]);
+      if (this.#stop.signal.aborted) return;
+      const known = this.#pack;
+      if (known && (seconds(known.t) ?? 0) > (seconds(pack.t) ?? 0)) {
+        pack.t = known.t; // the stream was faster
+        pack.latest = known.latest;
+      }
+      this.#failed = false;
+      this.#pack = pack;
+      this.#alarms.take(events);
+      this.#message.replaceChildren(...(pack.latest ? [] : [notice("empty", "This pack is known, but it has not sent a sample yet.")]));
+      this.#show();
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      this.#failed = true;
+      this.#explain(error);
+    } finally {
+      this.#reading = false;
+    }
+  }
+
+  #explain(error: ApiError): void {
+    const unknown = error.status === 404;
+    const text = unknown ? `No pack is called ${this.#packId}. ` : error.message;
+    const more = unknown ? [el("a", { href: "#/" }, "See all packs")] : [];
+    this.#message.replaceChildren(notice("error", text, ...more));
+  }
+
+  /** Reads the history of the chosen range and joins it with what came live meanwhile. */
+  async #seed(): Promise<void> {
+    this.#seeding?.abort();
+    const seeding = new AbortController();
+    this.#seeding = seeding;
+    const range = this.#charts.range;
+    const now_s = serverNow_s();
+    const last_s = seconds(this.#pack?.t);
+    if (last_s === null) return;
+    this.#early = [];
+    const to_s = Math.abs(now_s - last_s) > STALE_AFTER_S ? last_s : now_s;
+    const step = "step_s" in range ? { step_s: range.step_s } : {};
+    const query = { from_s: to_s - range.span_s, to_s: to_s + 1, ...step, fields: CHART_FIELDS, signal: seeding.signal };
+    try {
+      const samples = await fetchSamples(this.#packId, query);
+      this.#charts.seed([...samples, ...this.#early]);
+      this.#early = null;
+      this.#charts.draw(serverNow_s());
+    } catch (error) {
+      if (seeding.signal.aborted) return;
+      if (!(error instanceof ApiError)) throw error;
+      this.#explain(error);
+    }
+  }
+
+  #take(sample: Sample): void {
+    const t_s = seconds(sample.t);
+    if (t_s === null || sample.pack_id !== this.#packId) return;
+    this.#early?.push(sample);
+    this.#charts.add(sample);
+    if (!this.#pack) {
+      void this.#read();
+      return;
+    }
+    if (t_s < (seconds(this.#pack.t) ?? 0)) return; // backlog: for the charts only
+    if (!this.#pack.latest) this.#message.replaceChildren();
+    this.#pack.t = sample.t ?? null;
+    this.#pack.latest = sample;
+    this.#show();
+  }
+
+  #show(): void {
+    const pack = this.#pack;
+    if (!pack) return;
+    const words = [packWords(pack), pack.device ? `sent by ${pack.device}` : ""].filter(Boolean);
+    setText(this.#about, words.join(" · "));
+    setText(this.#state, stateWords(pack.latest));
+    this.#pill.show(statusOf(pack));
+    setAttribute(this.#body, "hidden", !pack.latest);
+    if (!pack.latest) return;
+    this.#headline.show(pack.latest);
+    this.#alarms.show(pack.latest);
+    this.#cells.show(pack.latest);
+    for (const facts of this.#facts) facts.show(pack.latest);
+    this.#showAge(serverNow_s());
+  }
+
+  #showAge(now_s: number): void {
+    const last_s = seconds(this.#pack?.t);
+    const age_s = last_s === null ? null : now_s - last_s;
+    setText(this.#age, this.#pack ? ageWords(age_s) : "");
+    setAttribute(this.root, "data-stale", age_s === null || age_s > STALE_AFTER_S);
+    this.#connection.show(last_s);
+  }
+
+  #tick(): void {
+    const now_s = serverNow_s();
+    this.#ticks += 1;
+    this.#showAge(now_s);
+    this.#charts.draw(now_s);
+    this.#alarms.draw();
+    const last_s = seconds(this.#pack?.t);
+    const doubtful = this.#failed || last_s === null || now_s - last_s > STALE_AFTER_S;
+    if (this.#ticks % (doubtful ? READ_AGAIN_IN_DOUBT_S : READ_AGAIN_S) === 0) void this.#read();
+  }
+}

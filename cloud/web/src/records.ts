@@ -1,0 +1,116 @@
+/** The API's records, with Sample's own names and units: current > 0 charges, SoC and SoH are 0..1, null = not known. */
+
+export type PackState = "off" | "park" | "drive" | "charge_ac" | "charge_dc" | "fault";
+export type Status = "good" | "warning" | "critical";
+export type Reading = number | null | undefined;
+
+/** Scalar numbers of a Sample that the page shows. */
+export type NumberField =
+  | "pack_v" | "current_a" | "soc_bms" | "soh_bms" | "pack_v_min" | "pack_v_max" | "current_a_min" | "current_a_max"
+  | "charge_limit_a" | "discharge_limit_a" | "insulation_kohm" | "ambient_c" | "coolant_in_c" | "coolant_out_c"
+  | "speed_kmh" | "odometer_km" | "throughput_ah" | "energy_kwh" | "cycles";
+export type SwitchField = "contactor_main" | "contactor_precharge" | "charge_mos" | "discharge_mos";
+
+/** One pack at one instant; a field left out is absent. */
+export type Sample = { [name in NumberField]?: number | null } & { [name in SwitchField]?: boolean | null } & {
+  pack_id: string;
+  t?: string | null;
+  state?: PackState | null;
+  cell_v?: (number | null)[] | null;
+  temp_c?: (number | null)[] | null;
+  balancing?: number | string | null; // bit i = cell i; text (decimal or 0x..) where 53 bits are too few
+  alarms?: string[] | null; // `code` or `code:warning`
+  quality?: Record<string, string> | null; // field -> why it is null
+  extra?: Record<string, number | null> | null;
+};
+
+export interface Pack {
+  pack_id: string;
+  device: string | null;
+  chemistry: string | null;
+  series: number | null;
+  parallel: number | null;
+  nominal_ah: number | null;
+  nominal_v: number | null;
+  vehicle: string | null;
+  fleet: string | null;
+  tags: string[] | Record<string, string> | null;
+  t: string | null;
+  latest: Sample | null;
+  status: Status | null;
+}
+
+export interface PackEvent {
+  id: string;
+  code: string;
+  severity: "info" | "warning" | "critical";
+  pack_id: string;
+  cell?: number | null;
+  value?: number | null;
+  threshold?: number | null;
+  since?: string | null;
+  cleared?: string | null;
+}
+
+export const STALE_AFTER_S = 15;
+
+/** Seconds since 1970 of an ISO time, or null. */
+export function seconds(iso: string | null | undefined): number | null {
+  const ms = iso ? Date.parse(iso) : NaN;
+  return Number.isFinite(ms) ? ms / 1000 : null;
+}
+
+function known(values: readonly (number | null)[] | null | undefined): number[] {
+  return (values ?? []).filter((value): value is number => value !== null);
+}
+
+export function hottest_c(sample: Sample): number | null {
+  const temps = known(sample.temp_c);
+  return temps.length ? Math.max(...temps) : null;
+}
+
+export function spread_mv(sample: Sample): number | null {
+  const cells = known(sample.cell_v);
+  return cells.length ? (Math.max(...cells) - Math.min(...cells)) * 1000 : null;
+}
+
+export function power_kw(sample: Sample): number | null {
+  const { pack_v, current_a } = sample;
+  return pack_v == null || current_a == null ? null : (pack_v * current_a) / 1000;
+}
+
+export interface CellFigures {
+  median_v: number;
+  min: number; // position of the lowest cell
+  max: number; // position of the highest cell
+  deviation_mv: (number | null)[]; // by position, against the median
+}
+
+/** How the measured cells lie against each other; null when none is measured. */
+export function cellFigures(cell_v: readonly (number | null)[]): CellFigures | null {
+  const sorted = known(cell_v).sort((a, b) => a - b);
+  if (!sorted.length) return null;
+  const middle = sorted.length >> 1;
+  const median_v = sorted.length % 2 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
+  return {
+    median_v,
+    min: cell_v.indexOf(sorted[0]!),
+    max: cell_v.indexOf(sorted[sorted.length - 1]!),
+    deviation_mv: cell_v.map((value) => (value === null ? null : (value - median_v) * 1000)),
+  };
+}
+
+/** Positions of the cells that are being balanced. */
+export function balancingCells(bits: number | string | null | undefined): Set<number> {
+  const cells = new Set<number>();
+  let rest = bits == null ? 0n : BigInt(bits);
+  for (let cell = 0; rest > 0n; cell += 1, rest >>= 1n) if (rest & 1n) cells.add(cell);
+  return cells;
+}
+
+/** The worse of what the server judged and what the pack itself alarms right now. */
+export function statusOf(pack: Pack): Status | null {
+  const alarms = pack.latest?.alarms ?? [];
+  if (pack.status === "critical" || alarms.some((alarm) => !alarm.endsWith(":warning"))) return "critical";
+  return alarms.length ? "warning" : pack.status;
+}
