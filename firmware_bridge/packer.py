@@ -8,7 +8,7 @@ a tick of 0.1 s costs the same few calls however many signals there are. Two sig
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final
@@ -67,20 +67,20 @@ class _Tick:
 
 
 class Packer:
-    """Makes the frames of a DBC's bus. `names`: the signals whose values `frames` takes, in that order."""
+    """Makes the frames of a DBC's bus from values of its signals, which are called `names`, in that order."""
 
-    def __init__(self, dbc_text: str) -> None:
+    def __init__(self, dbc_text: str, names: Sequence[str]) -> None:
         messages = [_Message(message) for message in _load(dbc_text)]
-        seen: dict[str, int] = {}
-        for message in messages:
-            for signal in message.signals:
-                if seen.setdefault(signal.name, len(seen)) != len(seen) - 1:
-                    raise ConfigError(f"signal {signal.name} stands twice in the DBC: give it a name of its own")
-        self.names = tuple(seen)
+        in_dbc = {signal.name for message in messages for signal in message.signals}
+        if odd := in_dbc ^ set(names):
+            raise ConfigError(f"signal {min(odd)} is only in one of the DBC and the model: add it to the other")
+        column = {name: at for at, name in enumerate(names)}
         self._kinds = sum(message.groups for message in messages)
         first_kind = np.cumsum([0, *[message.groups for message in messages]])
         self._first_kind = first_kind[:-1].astype(np.int64)
-        rows = [row for m, message in zip(first_kind.tolist(), messages, strict=False) for row in message.rows(m, seen)]
+        rows = [
+            row for m, message in zip(first_kind.tolist(), messages, strict=False) for row in message.rows(m, column)
+        ]
         self._intel, self._motorola = (_fields([r for r in rows if r["motorola"] is big]) for big in (False, True))
         self._fixed = np.concatenate([message.group_words() for message in messages])
         self._can_id = np.array([message.can_id for message in messages], np.uint32)
@@ -99,14 +99,8 @@ class Packer:
         """How many frames the bus carries in a second."""
         return float(self._per_round.sum()) * 1000 / (len(self._ticks) * TICK_MS)
 
-    def row(self, values: Mapping[str, float]) -> Floats:
-        """`values` by signal name as float64[len(names)]. ConfigError if one is missing or unknown."""
-        if odd := set(self.names) ^ set(values):
-            raise ConfigError(f"signal {min(odd)} is only in one of the DBC and the model: add it to the other")
-        return np.array([values[name] for name in self.names], np.float64)
-
     def frames(self, channel: str, tick: int, values: Floats, t_ns: int) -> FrameBatch:
-        """The frames of tick `tick` (from 0), which begins at `t_ns`; values in DBC units, as `row` orders them."""
+        """The frames of tick `tick` (from 0), which begins at `t_ns`; values float64[len(names)] in DBC units."""
         fixed = self._fixed | self._intel.words(values, self._kinds)
         words = fixed | self._motorola.words(values, self._kinds).byteswap()
         rounds, at = divmod(tick, len(self._ticks))
@@ -156,11 +150,11 @@ class _Message:
             low_bit = counter.start - (counter.length - 1 if _motorola(counter) else 0)
             self.counter_shift = low_bit
 
-    def rows(self, first_kind: int, columns: dict[str, int]) -> list[dict[str, Any]]:
+    def rows(self, first_kind: int, column: dict[str, int]) -> list[dict[str, Any]]:
         """One row a (signal, kind of frame that carries it)."""
         return [
             {
-                "value": columns[signal.name],
+                "value": column[signal.name],
                 "offset": float(signal.offset),
                 "scale": float(signal.scale),
                 "lo": -(1 << signal.length - 1) if signal.is_signed else 0,
