@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Final
 
@@ -72,6 +72,13 @@ class Layout:
     temp_step: Resolution = TEMP_STEP
     balancing_words: int = 0
     extras: tuple[Extra, ...] = ()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:  # a layout is looked up far more often than it is made
+        return hash(tuple(getattr(self, field.name) for field in fields(self)))
 
     @cached_property
     def spanned(self) -> tuple[int, ...]:

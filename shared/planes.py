@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import zstandard
 
+from shared.dictionary import DICTIONARY
 from shared.errors import WireError
 
 Ints = npt.NDArray[np.int64]
@@ -34,7 +35,11 @@ def _codec() -> tuple[zstandard.ZstdCompressor, zstandard.ZstdDecompressor]:
     try:
         pair: tuple[zstandard.ZstdCompressor, zstandard.ZstdDecompressor] = _local.pair
     except AttributeError:
-        pair = (zstandard.ZstdCompressor(level=1, write_checksum=False), zstandard.ZstdDecompressor())
+        known = zstandard.ZstdCompressionDict(DICTIONARY)
+        pair = (
+            zstandard.ZstdCompressor(level=1, dict_data=known, write_checksum=False, write_dict_id=False),
+            zstandard.ZstdDecompressor(dict_data=known),
+        )
         _local.pair = pair
     return pair
 
@@ -131,11 +136,14 @@ def _filled(values: Ints, null: Mask) -> Ints:
 
 def _planes(coded: npt.NDArray[np.uint64], code: npt.NDArray[np.intp]) -> list[bytes]:
     parts = []
-    for index, width in enumerate(_WIDTHS[1:], 1):
-        chosen = code == index
-        if chosen.any():
-            narrow = np.ascontiguousarray(coded[chosen], dtype=f"<u{width}")
-            parts.append(narrow.view(np.uint8).reshape(*narrow.shape, width).transpose(2, 0, 1).tobytes())
+    for index, count in enumerate(np.bincount(code, minlength=len(_WIDTHS)).tolist()):
+        width = _WIDTHS[index]
+        if not width or not count:
+            continue
+        narrow = coded[code == index].astype(f"<u{width}")
+        if width > 1:
+            narrow = narrow.view(np.uint8).reshape(*narrow.shape, width).transpose(2, 0, 1)
+        parts.append(narrow.tobytes())
     return parts
 
 

@@ -51,7 +51,7 @@ def encode_batch(batch: Batch) -> bytes:
             layouts.append(block.layout)
         _put_block(message.blocks.add(), block, layouts.index(block.layout))
     for layout in layouts:
-        _put_layout(message.layouts.add(), layout)
+        message.layouts.add().MergeFromString(encode_layout(layout))
     for estimate in batch.estimates:
         _put_record(message.estimates.add(), estimate, _ESTIMATE)
     for event in batch.events:
@@ -120,10 +120,21 @@ def decode_receipt(body: bytes) -> Receipt:
     )
 
 
+@lru_cache(maxsize=512)
 def encode_layout(layout: Layout) -> bytes:
     """A Layout alone, as the outbox keeps it."""
     message = PbLayout()
-    _put_layout(message, layout)
+    arrays = (("cell_v", layout.cell_step), ("temp_c", layout.temp_step))
+    message.scalars = bytes(BY_NAME[name].number for name, _ in layout.scalars)
+    for name, step in (*layout.scalars, *arrays):
+        if step != resolution(BY_NAME[name].step):
+            message.steps.extend((BY_NAME[name].number, step.mantissa, step.exponent))
+    message.cells, message.temps, message.balancing_words = layout.cells, layout.temps, layout.balancing_words
+    for i, extra in enumerate(layout.extras):
+        message.extra_names.append(extra.name)
+        message.extra_steps.extend((extra.step.mantissa, extra.step.exponent))
+        if extra.unit:
+            message.extra_units[i] = extra.unit
     return bytes(message.SerializeToString(deterministic=True))
 
 
@@ -150,7 +161,7 @@ def _put_block(message: PbBlock, block: SampleBlock, layout_index: int) -> None:
     message.mono_unit_ns = unit
     matrix = np.zeros((_plane_rows(block.layout), rows), np.int64)
     if rows > 1:
-        matrix[0, 1:], matrix[1, 1:] = np.diff(block.seq), np.diff(mono)
+        matrix[0, 1:], matrix[1, 1:] = block.seq[1:] - block.seq[:-1], mono[1:] - mono[:-1]
         matrix[:2, 0] = matrix[:2, 1]
     undated = block.t_ns == NO_TIME
     matrix[2] = np.where(undated, 0, block.t_ns - block.mono_ns)
@@ -163,7 +174,7 @@ def _put_block(message: PbBlock, block: SampleBlock, layout_index: int) -> None:
         null = np.zeros(matrix.shape, np.bool_)
         null[2] = undated
         null[_HEAD_ROWS : _HEAD_ROWS + block.layout.width] = missing
-    _fold(matrix, missing, block.layout)
+    _fold(matrix, missing if null is not None else None, block.layout)
     slices = block.layout.slices
     message.planes = planes.encode(matrix, null, [_under_head(at) for at in (slices["cells"], slices["temps"])])
     for quality in block.qualities[1:]:
@@ -238,7 +249,7 @@ def _cumulated(steps: Ints) -> Ints:
     return total
 
 
-def _fold(matrix: Ints, missing: planes.Mask, layout: Layout) -> None:
+def _fold(matrix: Ints, missing: planes.Mask | None, layout: Layout) -> None:
     """Makes columns small: a minimum becomes value - min, a maximum max - value, a cell its distance to the median."""
     data, at = matrix[_HEAD_ROWS:], layout.slices
     for k, position in enumerate(layout.spanned):
@@ -246,11 +257,12 @@ def _fold(matrix: Ints, missing: planes.Mask, layout: Layout) -> None:
         data[low] = data[position] - data[low]
         data[low + 1] -= data[position]
     if layout.cells >= _MEDIAN_FROM_CELLS:
-        cells = data[at["cells"]]
-        absent = missing[at["cells"]]
-        middle = layout.cells // 2
-        median = np.partition(np.where(absent, cells.max(axis=0), cells), middle, axis=0)[middle]
-        median[absent.all(axis=0)] = 0
+        cells = present = data[at["cells"]]
+        if missing is not None:
+            absent = missing[at["cells"]]
+            present = np.where(absent, cells.max(axis=0), cells)
+            present[:, absent.all(axis=0)] = 0
+        median = np.partition(present, layout.cells // 2, axis=0)[layout.cells // 2]
         matrix[-1] = median
         cells -= median
 
@@ -284,20 +296,6 @@ def _alarms(codes: tuple[str, ...]) -> tuple[str, ...]:
         if code not in ALARMS:
             raise WireError("malformed", f"alarm {code[:80]!r} is not in the list")
     return codes
-
-
-def _put_layout(message: PbLayout, layout: Layout) -> None:
-    message.scalars = bytes(BY_NAME[name].number for name, _ in layout.scalars)
-    arrays = (("cell_v", layout.cell_step), ("temp_c", layout.temp_step))
-    for name, step in (*layout.scalars, *arrays):
-        if step != resolution(BY_NAME[name].step):
-            message.steps.extend((BY_NAME[name].number, step.mantissa, step.exponent))
-    message.cells, message.temps, message.balancing_words = layout.cells, layout.temps, layout.balancing_words
-    for i, extra in enumerate(layout.extras):
-        message.extra_names.append(extra.name)
-        message.extra_steps.extend((extra.step.mantissa, extra.step.exponent))
-        if extra.unit:
-            message.extra_units[i] = extra.unit
 
 
 def _layout(message: PbLayout) -> Layout:
