@@ -54,7 +54,7 @@ STOPS_THE_CAR: Final = frozenset(
 
 
 class Alarms:
-    """Which codes stand. `warnings` and `alarms`: bool[30], ordered as ALARM_CODES; with an alarm stands its warning."""
+    """Which codes stand. `warnings` and `alarms`: bool[30], ordered as ALARM_CODES; an alarm's warning stands too."""
 
     def __init__(self) -> None:
         self.warnings: Flags = np.zeros(len(ALARM_CODES), np.bool_)

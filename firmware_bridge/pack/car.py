@@ -1,4 +1,4 @@
-"""One simulated car: cells, cooling, BMS and itinerary, moved on together by ticks of 0.1 s; the seed decides it all."""
+"""One simulated car: cells, cooling, BMS and itinerary, moved on together by ticks of 0.1 s. All by the seed."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ The numbers are ours, of the order of a 180 Ah automotive NMC/graphite cell; the
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,7 +46,7 @@ def ocv_v(soc: Floats) -> Floats:
 
 def soc_at_v(rest_v: float) -> float:
     """SoC (0..1) of a cell that rests at `rest_v`: the inverse of `ocv_v`."""
-    return float(np.interp(np.float64(rest_v), _OCV_V, _SOC))
+    return float(np.interp([rest_v], _OCV_V, _SOC)[0])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,10 +91,10 @@ class Cells:
     def current_a(self, power_w: float) -> float:
         """The current [A] at which the pack takes `power_w` (> 0 charges); the most it can give if that is too much."""
         emf_v, r_ohm = float(self._emf_v.sum()), _R0_OHM * float(self._r.sum())
-        return (-emf_v + max(emf_v * emf_v + 4 * r_ohm * power_w, 0.0) ** 0.5) / (2 * r_ohm)
+        return (math.sqrt(max(emf_v * emf_v + 4 * r_ohm * power_w, 0.0)) - emf_v) / (2 * r_ohm)
 
     def step(self, dt_s: float, current_a: float, bleed: npt.NDArray[np.bool_], cooling_w: Floats) -> None:
-        """Moves on by `dt_s` at constant current. `bleed[i]`: cell i is balanced; `cooling_w[i]`: heat taken from it."""
+        """Moves on by `dt_s` at constant current. `bleed[i]`: cell i is bled; `cooling_w[i]`: heat taken from it."""
         r0_ohm, r1_ohm, r2_ohm = _R0_OHM * self._r, _R1_OHM * self._r, _R2_OHM * self._r
         self.cell_v = self._emf_v + r0_ohm * current_a
         self.heat_w = current_a * current_a * r0_ohm + self._v1**2 / r1_ohm + self._v2**2 / r2_ohm

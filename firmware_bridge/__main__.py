@@ -1,0 +1,36 @@
+"""`python -m firmware_bridge`, also `packtwin-sim`: simulated cars."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import NoReturn
+
+from firmware_bridge.sim.commands import add_fault, add_sim
+from shared.errors import ConfigError, PacktwinError
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence instead of printing the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}: see `{self.prog} --help`")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command. Returns 0, 2 for bad usage or configuration, 1 when the work failed."""
+    parser = _Parser(prog="python -m firmware_bridge", description="Simulated cars with batteries to talk to.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for add in (add_sim, add_fault):
+        add(commands)
+    try:
+        args = parser.parse_args(argv)
+        code: int = args.run(args)
+    except PacktwinError as error:
+        print(error, file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
