@@ -60,6 +60,12 @@ class Target:
             raise ConfigError(f"fault: say which {field}, from {field}[0] to {field}[{count - 1}], not {text!r}")
         return cls(field, index)
 
+    def check(self, offset: float) -> None:
+        """ConfigError if `offset`, in the field's unit, is absurd."""
+        largest = _LARGEST[self.field]
+        if not math.isfinite(offset) or abs(offset) > largest:
+            raise ConfigError(f"fault: {offset:g} is out of reason for {self}: give an offset within +-{largest:g}")
+
 
 class Faults:
     """The faults of one pack. `cell_v` float64[96] and `temp_c` float64[16] are offsets to add; others by `of`."""
@@ -75,9 +81,7 @@ class Faults:
 
     def put(self, target: Target, offset: float) -> None:
         """Sets the offset of `target`, in the field's unit. ConfigError if it is absurd."""
-        largest = _LARGEST[target.field]
-        if not math.isfinite(offset) or abs(offset) > largest:
-            raise ConfigError(f"fault: {offset:g} is out of reason for {target}: give an offset within +-{largest:g}")
+        target.check(offset)
         self._standing[target] = offset
         self._spread()
 

@@ -88,6 +88,8 @@ def run_fault(args: argparse.Namespace) -> int:
         raise ConfigError("fault: --clear takes no offset: leave one of them out")
     if target is not None and args.offset is None and not args.clear:
         raise ConfigError(f"fault: say how much to add to {target}, such as +0.05, or --clear")
+    if target is not None and args.offset is not None:
+        target.check(args.offset)
     do = "clear" if args.clear else "show" if target is None else "put"
     standing = ask(run_dir(os.environ), args.pack, do, target, args.offset or 0.0)
     for field, offset in standing.items():
