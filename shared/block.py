@@ -127,21 +127,28 @@ class Layout:
         return len(self.columns)
 
     @cached_property
-    def limits(self) -> tuple[Ints, Ints]:
-        """(lowest, highest) possible scaled integer of each column, shape (width, 1)."""
-        lo, hi = ([_limit(column, bound) for column in self.columns] for bound in ("lo", "hi"))
-        return np.array(lo, np.int64).reshape(-1, 1), np.array(hi, np.int64).reshape(-1, 1)
+    def limits(self) -> tuple[Ints, npt.NDArray[np.uint64]]:
+        """(lowest possible scaled integer, distance from it to the highest) of each column, shape (width, 1)."""
+        lo = np.array([_limit(column, "lo") for column in self.columns], np.int64).reshape(-1, 1)
+        hi = np.array([_limit(column, "hi") for column in self.columns], np.int64).reshape(-1, 1)
+        return lo, (hi - lo).view(np.uint64)
 
     @cached_property
-    def _scale(self) -> tuple[Floats, Floats, npt.NDArray[np.intp]]:
+    def float32(self) -> npt.NDArray[np.intp]:
+        """Positions of the columns that hold bit patterns of float32."""
+        return np.flatnonzero([column.step == FLOAT32 for column in self.columns])
+
+    @cached_property
+    def _scale(self) -> tuple[Floats, Floats]:
         steps = [column.step for column in self.columns]
         mantissa = np.array([step.mantissa for step in steps], np.float64).reshape(-1, 1)
         divisor = np.array([10.0**step.exponent for step in steps], np.float64).reshape(-1, 1)
-        return mantissa, divisor, np.flatnonzero(mantissa[:, 0] == 0)
+        return mantissa, divisor
 
     def floats(self, rows: Ints) -> Floats:
         """The values of scaled integers (width, n) as float64, correctly rounded; NaN for NULL."""
-        mantissa, divisor, bits = self._scale
+        mantissa, divisor = self._scale
+        bits = self.float32
         values = rows * mantissa
         values /= divisor
         if bits.size:

@@ -27,7 +27,9 @@ MAX_BYTES: Final = 64 << 20
 _ONE: Final = np.uint64(1)
 _WIDTHS: Final = (0, 1, 2, 4, 8)
 _LIMITS: Final = np.array([0, 0xFF, 0xFFFF, 0xFFFFFFFF], np.uint64)
-_POSSIBLE: Final = np.array([code & 7 < 5 and code >> 3 & 7 < 5 and code >> 6 < 3 for code in range(256)])
+_CODES: Final = np.arange(256)
+_DELTA_CODE, _FIRST_CODE, _NULL_CODE = _CODES & 7, _CODES >> 3 & 7, _CODES >> 6
+_POSSIBLE: Final = (np.maximum(_DELTA_CODE, _FIRST_CODE) < len(_WIDTHS)) & (_NULL_CODE < 3)
 _local = threading.local()  # a zstd context must not be used by two threads at once
 
 
@@ -94,9 +96,9 @@ def decode(data: bytes, columns: int, rows: int) -> tuple[Ints, Mask | None]:
     raw = np.frombuffer(decompress(data), np.uint8)
     if raw.size < columns:
         raise WireError("malformed", f"planes of {raw.size} bytes for {columns} columns")
-    codes = raw[:columns].astype(np.int64)
-    delta_code, first_code, null_code = codes & 7, codes >> 3 & 7, codes >> 6
-    if not _POSSIBLE[codes].all() or (rows == 1 and delta_code.any()):
+    codes = raw[:columns]
+    delta_code, first_code, null_code = _DELTA_CODE.take(codes), _FIRST_CODE.take(codes), _NULL_CODE.take(codes)
+    if not _POSSIBLE.take(codes).all() or (rows == 1 and delta_code.any()):
         raise WireError("malformed", "planes with an unknown width code")
     null: Mask | None = None
     at = columns
@@ -149,12 +151,15 @@ def _planes(coded: npt.NDArray[np.uint64], code: npt.NDArray[np.intp]) -> list[b
 
 def _fill(coded: npt.NDArray[np.uint64], raw: npt.NDArray[np.uint8], at: int, code: npt.NDArray[np.int64]) -> int:
     rows = coded.shape[1]
+    by_width = code.argsort(kind="stable")
+    done = 0
     for index, count in enumerate(np.bincount(code, minlength=len(_WIDTHS)).tolist()):
         width = _WIDTHS[index]
-        if not width or not count:
-            continue
-        chosen = np.flatnonzero(code == index)
+        chosen = by_width[done : done + count]
+        done += count
         size = count * rows * width
+        if not size:
+            continue
         if raw.size < at + size:
             raise WireError("malformed", "planes end too early")
         plane = raw[at : at + size].reshape(width, count, rows)

@@ -39,6 +39,7 @@ from shared.wire_pb2 import Receipt as PbReceipt
 
 _HEAD_ROWS: Final = 5  # seq step, mono step, t - mono, quality index, alarm index
 _MAX_TIME: Final = 2**62
+_FLOAT32_EXPONENT: Final = 0x7F800000  # all ones: infinity or not a number
 _MEDIAN_FROM_CELLS: Final = 3
 
 
@@ -195,18 +196,22 @@ def _block(message: PbBlock, layouts: list[Layout]) -> SampleBlock:
     if not 1 <= message.mono_unit_ns <= 1_000_000_000 or max(message.first_seq, message.first_mono) >= _MAX_TIME:
         raise WireError("malformed", "a block with an impossible first seq or mono_ns")
     matrix, null = planes.decode(message.planes, _plane_rows(layout), rows)
-    seq = message.first_seq + _cumulated(matrix[0])
-    mono = message.first_mono + _cumulated(matrix[1])
+    seq, mono = _cumulated(matrix[:2])
+    seq += message.first_seq
+    mono += message.first_mono
     data = matrix[_HEAD_ROWS : _HEAD_ROWS + layout.width]
     missing = null[_HEAD_ROWS : _HEAD_ROWS + layout.width] if null is not None else None
     _unfold(matrix, layout, missing)
-    low, high = layout.limits
-    impossible = (data < low) | (data > high)
+    low, span = layout.limits
+    impossible = (data - low).view(np.uint64) > span
     if missing is not None:
         impossible &= ~missing
         data[missing] = NULL
         if null is not None and (null[[0, 1, 3, 4]].any() or null[_HEAD_ROWS + layout.width :].any()):
             raise WireError("malformed", "a block without seq or mono_ns")
+    bits = layout.float32
+    if bits.size and ((data[bits] & _FLOAT32_EXPONENT == _FLOAT32_EXPONENT) & (data[bits] != NULL)).any():
+        raise WireError("malformed", f"an extra of {message.pack_id} is not a number")
     if impossible.any():
         column = int(np.flatnonzero(impossible.any(axis=1))[0])
         raise WireError("malformed", f"{layout.columns[column].name} of {message.pack_id} holds an impossible value")
@@ -244,8 +249,8 @@ def _under_head(at: slice) -> slice:
 
 def _cumulated(steps: Ints) -> Ints:
     """Distances from the first row; the first step only repeats the second and is not counted."""
-    total: Ints = np.cumsum(steps)
-    total -= steps[0]
+    total: Ints = steps.cumsum(axis=1)
+    total -= steps[:, :1]
     return total
 
 
@@ -335,7 +340,7 @@ def _extras(message: PbLayout) -> tuple[Extra, ...]:
 
 
 def _step(mantissa: int, exponent: int, least: int) -> Resolution:
-    if not least <= mantissa < 2**31 or exponent > 9:
+    if not least <= mantissa < 2**31 or exponent > (9 if mantissa else 0):
         raise WireError("malformed", f"a resolution of {mantissa}e-{exponent}")
     return Resolution(mantissa, exponent)
 

@@ -134,11 +134,10 @@ def test_any_layout_and_any_scaled_integers_come_back(data: st.DataObject) -> No
         extras=tuple(Extra(f"x{i}", "", step) for i, step in enumerate(data.draw(st.lists(STEPS, max_size=3)))),
     )
     count = data.draw(st.integers(1, 5))
-    low, high = (bounds[:, 0].tolist() for bounds in layout.limits)
-    table = [
-        [data.draw(st.one_of(st.just(NULL), st.integers(low[i], high[i]))) for i in range(layout.width)]
-        for _ in range(count)
-    ]
+    low, span = (bounds[:, 0].tolist() for bounds in layout.limits)
+    floats = st.floats(width=32, allow_nan=False, allow_infinity=False).map(lambda x: int(np.float32(x).view(np.int32)))
+    values = [floats if i in layout.float32 else st.integers(low[i], low[i] + span[i]) for i in range(layout.width)]
+    table = [[data.draw(st.one_of(st.just(NULL), each)) for each in values] for _ in range(count)]
     seq = sorted(data.draw(st.sets(st.integers(0, 2**60), min_size=count, max_size=count)))
     block = block_of(
         "P", layout, seq, seq, [None] * count, np.array(table, "<i4").tobytes(), [None] * count, [()] * count
@@ -174,6 +173,14 @@ def test_random_bodies_are_refused(body: bytes) -> None:
     with pytest.raises(WireError) as caught:
         wire.decode_batch(body)
     assert caught.value.reason in ("malformed", "unknown_schema")
+
+
+def test_an_extra_that_is_not_a_number_is_refused() -> None:
+    layout = Layout(extras=(Extra("x"),))
+    nan = np.float32("nan").tobytes()
+    block = block_of("P", layout, [0], [0], [None], nan, [None], [()])
+    with pytest.raises(WireError, match="not a number"):
+        wire.decode_batch(wire.encode_batch(Batch(device="d", boot=1, blocks=(block,))))
 
 
 @settings(max_examples=500)
