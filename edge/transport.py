@@ -1,0 +1,200 @@
+"""Batches over HTTP(S) to one origin; every way in which that can fail has a name."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import urllib3
+
+from shared.errors import ConfigError, PacktwinError, WireError
+from shared.records import MODES, Receipt
+from shared.wire import decode_receipt
+
+PROTOBUF: Final = "application/x-protobuf"
+CONNECT_S: Final = 5.0
+READ_S: Final = 20.0
+_MAX_ANSWER_BYTES: Final = 4 << 20
+_DATE_ERROR_NS: Final = 1_000_000_000  # whole seconds, and servers renew the header once a second
+
+
+class Unavailable(PacktwinError):
+    """The cloud cannot be reached or cannot take anything now: keep the records, try again later."""
+
+    def __init__(self, detail: str, retry_after_s: float | None = None) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class Forbidden(PacktwinError):
+    """The cloud does not accept this device's token (401, 403): keep the records until a person has put it right."""
+
+
+class Refused(PacktwinError):
+    """The cloud cannot read this body (400, 413): it will not do so next time either. reason: as in a Receipt."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What the cloud would like of this device. t_ns: the cloud's time as told beside it, good to error_ns."""
+
+    mode: str | None
+    bundle: str | None
+    t_ns: int | None
+    error_ns: int
+
+
+class HttpTransport:
+    """One origin, kept connections, no redirects, no proxies from the environment. Thread-safe."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str = "",
+        plaintext_hosts: Collection[str] = (),
+        ca_file: str | None = None,
+        connect_s: float = CONNECT_S,
+        read_s: float = READ_S,
+    ) -> None:
+        origin, self._prefix = _origin(url, token, plaintext_hosts)
+        tls: dict[str, Any] = {"cert_reqs": "CERT_REQUIRED", "ca_certs": ca_file} if origin.scheme == "https" else {}
+        pool = urllib3.HTTPSConnectionPool if origin.scheme == "https" else urllib3.HTTPConnectionPool
+        self._pool = pool(
+            origin.host or "",
+            origin.port,
+            maxsize=2,
+            timeout=urllib3.Timeout(connect=connect_s, read=read_s),
+            retries=False,
+            **tls,
+        )
+        self._headers = {"Accept": PROTOBUF, "User-Agent": "packtwin"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
+
+    def send(self, body: bytes) -> Receipt:
+        """Posts an encoded Batch. Raises Unavailable, Forbidden or Refused."""
+        answer, data = self._request("POST", "/device/v1/batches", body)
+        if answer.status != 200:
+            raise _failure(answer, data)
+        try:
+            return decode_receipt(data)
+        except WireError as error:
+            raise Unavailable(f"the answer to a batch is no Receipt ({error}): is uplink.url right?") from None
+
+    def desired(self) -> Desired:
+        """Asks what the cloud would like. Raises Unavailable or Forbidden."""
+        answer, data = self._request("GET", "/device/v1/desired", None)
+        if answer.status != 200:
+            failure = _failure(answer, data)
+            raise Unavailable(str(failure)) if isinstance(failure, Refused) else failure
+        try:
+            told = json.loads(data)
+            mode, bundle = told.get("mode"), told.get("bundle")
+        except (ValueError, AttributeError):
+            raise Unavailable("the answer to /device/v1/desired is no JSON object: is uplink.url right?") from None
+        return Desired(
+            mode if mode in MODES else None,
+            bundle if isinstance(bundle, str) else None,
+            _date_ns(answer.headers.get("Date")),
+            _DATE_ERROR_NS,
+        )
+
+    def close(self) -> None:
+        """Closes the kept connections."""
+        self._pool.close()
+
+    def _request(self, method: str, path: str, body: bytes | None) -> tuple[urllib3.BaseHTTPResponse, bytes]:
+        headers = self._headers | ({"Content-Type": PROTOBUF} if body is not None else {"Accept": "application/json"})
+        try:
+            answer = self._pool.urlopen(
+                method, self._prefix + path, body=body, headers=headers, redirect=False, preload_content=False
+            )
+            data = answer.read(_MAX_ANSWER_BYTES)
+            if len(data) == _MAX_ANSWER_BYTES:
+                answer.close()
+                raise Unavailable(f"the answer to {path} is larger than {_MAX_ANSWER_BYTES} bytes")
+            answer.release_conn()
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise Unavailable(_plainly(error)) from None
+        return answer, data
+
+
+def _origin(url: str, token: str, plaintext_hosts: Collection[str]) -> tuple[urllib3.util.Url, str]:
+    """(origin, path before /device/v1); ConfigError where the address must not be used."""
+    try:
+        origin = urllib3.util.parse_url(url)
+        query = urlsplit(url).query or urlsplit(url).fragment or origin.auth
+    except (urllib3.exceptions.LocationParseError, ValueError):
+        origin, query = urllib3.util.Url(), None
+    if origin.scheme not in ("http", "https") or not origin.host or query:
+        raise ConfigError(f'uplink.url = "{url}" must look like https://cloud.example (http:// only to this machine)')
+    host = origin.host.strip("[]").lower()
+    local = _is_loopback(host)
+    if origin.scheme == "http" and not local and host not in {name.lower() for name in plaintext_hosts}:
+        raise ConfigError(
+            f'uplink.url = "{url}" would send in clear text: use https://, '
+            f"or name {host} in ALLOW_PLAINTEXT_HOSTS if the network between is your own"
+        )
+    if not local and not token:
+        raise ConfigError(f'uplink.url = "{url}" leaves this machine: set uplink.token_file to the device\'s token')
+    if any(not 0x20 < ord(char) < 0x7F for char in token):
+        raise ConfigError("uplink.token_file holds more than one token: keep just the one that `device add` printed")
+    return origin, (origin.path or "").rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _failure(answer: urllib3.BaseHTTPResponse, data: bytes) -> PacktwinError:
+    status = answer.status
+    detail = f"the cloud answered {status}{_detail(data)}"
+    if status in (401, 403):
+        return Forbidden(f"{detail}: check uplink.token_file and that this device is registered")
+    if status == 413:
+        return Refused("too_large", detail)
+    # Only the API itself answers in JSON; a captive portal's 400 must not cost a single record.
+    if status == 400 and "json" in answer.headers.get("Content-Type", ""):
+        return Refused("malformed", detail)
+    if 300 <= status < 400:
+        return Unavailable(f"{detail} (to {answer.headers.get('Location')}): set uplink.url to the final address")
+    return Unavailable(detail, _retry_after_s(answer.headers.get("Retry-After")))
+
+
+def _detail(data: bytes) -> str:
+    try:
+        told = json.loads(data)
+        return f" ({str(told['detail'])[:200]})"
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def _retry_after_s(value: str | None) -> float | None:
+    return min(float(value), 3600.0) if value is not None and value.strip().isdigit() else None
+
+
+def _date_ns(value: str | None) -> int | None:
+    try:
+        return int(parsedate_to_datetime(value).timestamp() * 1e9) + 500_000_000 if value else None
+    except ValueError:
+        return None
+
+
+def _plainly(error: Exception) -> str:
+    """What went wrong, without the object names that urllib3 puts before it."""
+    reason = getattr(error, "reason", None) or error
+    text = str(reason).rsplit(">: ", 1)[-1].split("): ", 1)[-1]
+    return f"the cloud cannot be reached: {text[:200]}"
