@@ -1,0 +1,203 @@
+"""The cloud's settings: read once from the environment over `.env`, then handed down."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TypeVar
+
+from cloud.bands import Band, Bands
+from shared.errors import ConfigError
+from shared.records import MODES
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """Where PostgreSQL is and who we are there."""
+
+    host: str = "127.0.0.1"
+    port: int = 5432
+    name: str = "twin_data"
+    user: str = "twin"
+    password: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long rows are kept; 0 = for ever."""
+
+    raw_days: int = 400
+    minute_days: int = 800
+    hour_days: int = 0
+    day_days: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings of the cloud."""
+
+    database: Database = Database()
+    api_host: str = "127.0.0.1"
+    api_port: int = 5001
+    auto_register: bool = True
+    """A known device's first record of a pack registers the pack; else it is rejected as `unknown_pack`."""
+    uplink_mode: str = "normal"
+    """The mode that devices are asked for while nobody looks at one of their packs."""
+    retention: Retention = Retention()
+    bands: Bands = field(default_factory=Bands)
+
+
+_T = TypeVar("_T")
+_PREFIXES: Final = ("API_", "AUTO_", "BAND_", "DB_", "RETENTION_", "UPLINK_")
+_BANDS: Final = {"SOC": "soc", "SOH": "soh", "TEMPERATURE": "temperature", "RUL": "rul", "FAILURE": "failure"}
+SETTINGS: Final = frozenset(
+    {"API_HOST", "API_PORT", "AUTO_REGISTER", "BAND_TEMPERATURE_COLD", "UPLINK_MODE"}
+    | {f"DB_{name}" for name in ("HOST", "PORT", "NAME", "USER", "PASSWORD")}
+    | {f"RETENTION_{name}_DAYS" for name in ("RAW", "1M", "1H", "1D")}
+    | {f"BAND_{name}_{level}" for name in _BANDS for level in ("WARNING", "CRITICAL")}
+)
+"""Every setting that the cloud reads."""
+
+
+def load(environ: Mapping[str, str], env_file: Path | None = None) -> Config:
+    """The Config of `environ` over `env_file`; ConfigError, one sentence, for a bad value or an unknown key."""
+    values = _Values({**(read_env_file(env_file) if env_file else {}), **environ})
+    none = Config()
+    return Config(
+        database=Database(
+            host=values.text("DB_HOST", none.database.host),
+            port=values.whole("DB_PORT", none.database.port, 1, 65535),
+            name=values.text("DB_NAME", none.database.name),
+            user=values.text("DB_USER", none.database.user),
+            password=values.raw.get("DB_PASSWORD", ""),
+        ),
+        api_host=values.text("API_HOST", none.api_host),
+        api_port=values.whole("API_PORT", none.api_port, 0, 65535),
+        auto_register=values.flag("AUTO_REGISTER", none.auto_register),
+        uplink_mode=values.one_of("UPLINK_MODE", none.uplink_mode, tuple(MODES)),
+        retention=_retention(values),
+        bands=_bands(values),
+    )
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """The `NAME=value` lines of a `.env` file, {} when there is none; quotes around a value are taken off."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}; fix or remove it") from error
+    values: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        text = line.strip().removeprefix("export ").strip()
+        if not text or text.startswith("#"):
+            continue
+        name, equals, value = text.partition("=")
+        name, value = name.strip(), value.strip()
+        if not equals or not name.isidentifier():
+            raise ConfigError(f"{path} line {number} is not NAME=value")
+        if name.startswith(_PREFIXES) and name not in SETTINGS:
+            raise ConfigError(f"{path} line {number}: {name} is not a setting; see .env.example")
+        quoted = len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'"
+        values[name] = value[1:-1] if quoted else value.partition(" #")[0].rstrip()
+    return values
+
+
+def _retention(values: _Values) -> Retention:
+    none = Retention()
+    raw = values.whole("RETENTION_RAW_DAYS", none.raw_days, 1, 36500)
+    minute = values.whole("RETENTION_1M_DAYS", max(none.minute_days, raw), 0, 36500)
+    hour = values.whole("RETENTION_1H_DAYS", none.hour_days, 0, 36500)
+    day = values.whole("RETENTION_1D_DAYS", none.day_days, 0, 36500)
+    # Late rows repair a minute from raw rows, an hour from minutes, a day from hours: the finer must not outlive them.
+    shorter = ("RETENTION_RAW_DAYS", raw)
+    for longer in (("RETENTION_1M_DAYS", minute), ("RETENTION_1H_DAYS", hour), ("RETENTION_1D_DAYS", day)):
+        if longer[1] and (not shorter[1] or longer[1] < shorter[1]):
+            raise ConfigError(f"{longer[0]}={longer[1]} is shorter than {shorter[0]}={shorter[1]} (0 = for ever)")
+        shorter = longer
+    return Retention(raw, minute, hour, day)
+
+
+def _bands(values: _Values) -> Bands:
+    none = Bands()
+    found: dict[str, Band] = {}
+    for key, name in _BANDS.items():
+        default: Band = getattr(none, name)
+        band = Band(
+            values.number(f"BAND_{key}_WARNING", default.warning),
+            values.number(f"BAND_{key}_CRITICAL", default.critical),
+            default.rising,
+        )
+        if (band.warning > band.critical) if band.rising else (band.warning < band.critical):
+            raise ConfigError(
+                f"BAND_{key}_WARNING={band.warning:g} is worse than BAND_{key}_CRITICAL={band.critical:g}; swap them"
+            )
+        found[name] = band
+    return Bands(**found, cold_c=values.number("BAND_TEMPERATURE_COLD", none.cold_c))
+
+
+class _Values:
+    """Settings as text, with one typed reader per kind; an empty value counts as not set."""
+
+    def __init__(self, raw: Mapping[str, str]) -> None:
+        self.raw = raw
+
+    def text(self, name: str, default: str) -> str:
+        return self._read(name, default, lambda value: value, "text")
+
+    def whole(self, name: str, default: int, lo: int, hi: int) -> int:
+        def read(value: str) -> int:
+            number = int(value)
+            if not lo <= number <= hi:
+                raise ValueError
+            return number
+
+        return self._read(name, default, read, f"a whole number from {lo} to {hi}")
+
+    def number(self, name: str, default: float) -> float:
+        def read(value: str) -> float:
+            number = float(value)
+            if not math.isfinite(number):
+                raise ValueError
+            return number
+
+        return self._read(name, default, read, "a number")
+
+    def flag(self, name: str, default: bool) -> bool:
+        words = {
+            "true": True,
+            "1": True,
+            "yes": True,
+            "on": True,
+            "false": False,
+            "0": False,
+            "no": False,
+            "off": False,
+        }
+
+        def read(value: str) -> bool:
+            if value.lower() not in words:
+                raise ValueError
+            return words[value.lower()]
+
+        return self._read(name, default, read, "true or false")
+
+    def one_of(self, name: str, default: str, choices: tuple[str, ...]) -> str:
+        def read(value: str) -> str:
+            if value not in choices:
+                raise ValueError
+            return value
+
+        return self._read(name, default, read, "one of " + ", ".join(choices))
+
+    def _read(self, name: str, default: _T, read: Callable[[str], _T], wanted: str) -> _T:
+        value = self.raw.get(name, "").strip()
+        if not value:
+            return default
+        try:
+            return read(value)
+        except ValueError as error:
+            raise ConfigError(f"{name}={value!r} is not {wanted}; correct the setting") from error
