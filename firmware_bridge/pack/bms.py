@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from typing import Final
 
 import numpy as np
@@ -110,15 +111,15 @@ class Bms:
     def _limit(self) -> None:
         """Limits by temperature and SoC; near full and near empty the outermost cell decides."""
         coldest_c, hottest_c = self.temp_min_c, self.temp_max_c
-        by_temp = min(float(np.interp(t, *_CHARGE_BY_TEMP)) for t in (coldest_c, hottest_c))
-        by_table_a = NOMINAL_AH * by_temp * float(np.interp(self.soc, *_CHARGE_BY_SOC))
+        by_temp = min(_between(coldest_c, _CHARGE_BY_TEMP), _between(hottest_c, _CHARGE_BY_TEMP))
+        by_table_a = NOMINAL_AH * by_temp * _between(self.soc, _CHARGE_BY_SOC)
         # Holds the highest cell at CHARGE_TO_V: an integral controller, so that charging ends in constant voltage.
         self._full_v_limit_a += 150.0 * (CHARGE_TO_V - self.cell_max_v)
         self._full_v_limit_a = min(max(self._full_v_limit_a, 0.0), by_table_a)
         self.charge_limit_a = self._full_v_limit_a
-        by_temp = min(float(np.interp(t, *_DISCHARGE_BY_TEMP)) for t in (coldest_c, hottest_c))
+        by_temp = min(_between(coldest_c, _DISCHARGE_BY_TEMP), _between(hottest_c, _DISCHARGE_BY_TEMP))
         by_cell = min(max((self.cell_min_v - _DISCHARGE_TO_V) / 0.2, 0.0), 1.0)
-        self.discharge_limit_a = NOMINAL_AH * by_temp * by_cell * float(np.interp(self.soc, *_DISCHARGE_BY_SOC))
+        self.discharge_limit_a = NOMINAL_AH * by_temp * by_cell * _between(self.soc, _DISCHARGE_BY_SOC)
 
     def _balance(self) -> None:
         """Bleeds the cells that stand out, while charge is high enough for voltage to say something of charge."""
@@ -129,7 +130,7 @@ class Bms:
 
     def _watched(self, ambient_c: float) -> dict[str, float]:
         """The values that the alarm table looks at."""
-        median_c = float(np.median(self.temp_c))
+        median_c = float(np.sort(self.temp_c)[TEMPS // 2])
         if abs(self.current_a) < _CALM_A:
             self._rest_spread_v = self.cell_max_v - self.cell_min_v
         charging = self.current_a > 2.0
@@ -153,3 +154,13 @@ class Bms:
             "temp_outlier_c": max(self.temp_max_c - median_c, median_c - self.temp_min_c),
             "precharge_s": 0.0 if self.contactors.main else self.contactors.precharge_s,
         }
+
+
+def _between(x: float, table: tuple[list[float], list[float]]) -> float:
+    """`table` (knots, values) at `x`, linear between the knots, held at the ends (np.interp is slow for one number)."""
+    knots, values = table
+    at = bisect(knots, x)
+    if at in (0, len(knots)):
+        return values[min(at, len(knots) - 1)]
+    share = (x - knots[at - 1]) / (knots[at] - knots[at - 1])
+    return values[at - 1] + share * (values[at] - values[at - 1])

@@ -68,23 +68,26 @@ class Car:
         bms.contactors.step(TICK_S, self.demand.awake and not bms.fault, bms.pack_v)
         cells.begin()
         self._climate()
-        self.current_a = self._current_a() if bms.contactors.main else 0.0
+        self.current_a = self._flow_a()
         cooling_w = self.cooling.step(TICK_S, cells.temp_c, self.ambient_c, self.demand.awake)
         cells.step(TICK_S, self.current_a, bms.balancing, cooling_w)
         bms.step(TICK_S, cells, self.current_a, self.ambient_c + self.faults.of("ambient_c"))
         self._wear()
 
-    def _current_a(self) -> float:
-        """The pack's current with closed contactors: what road, charger and the rest ask for, within the limits."""
+    def _flow_a(self) -> float:
+        """The pack's current: what road, charger and the rest ask for, within the limits; 0 with open contactors."""
         bms, demand = self.bms, self.demand
-        regen_w = bms.charge_limit_a * bms.pack_v + self.aux_w
+        closed = bms.contactors.main
+        regen_w = bms.charge_limit_a * bms.pack_v + self.aux_w if closed else 0.0
         self.traction = vehicle.traction(demand.speed_mps, demand.accel_mps2, regen_w)
-        asked_w = -self.aux_w - self.traction.battery_w
         self.charger_a = 0.0
+        if not closed:
+            return 0.0
         if demand.state in CHARGER_W:
             # The charger also feeds what runs in the car, and never gives more than the BMS lets in.
-            self.charger_a = min(CHARGER_W[demand.state] / bms.pack_v, bms.charge_limit_a + self.aux_w / bms.pack_v)
-            asked_w += self.charger_a * bms.pack_v
+            let_in_a = bms.charge_limit_a + self.aux_w / bms.pack_v
+            self.charger_a = min(CHARGER_W[demand.state] / bms.pack_v, let_in_a)
+        asked_w = self.charger_a * bms.pack_v - self.aux_w - self.traction.battery_w
         return min(max(self.cells.current_a(asked_w), -bms.discharge_limit_a), bms.charge_limit_a)
 
     def _climate(self) -> None:

@@ -21,6 +21,7 @@ class Contactors:
         self.link_v = pack_v if closed else 0.0
         self.precharge_s = 0.0  # how long precharging has lasted
         self._main_s = 0.0
+        self._gap_v = 0.0
 
     @property
     def precharge_a(self) -> float:
@@ -43,5 +44,3 @@ class Contactors:
             self.link_v += (pack_v - self.link_v) * (1 - math.exp(-dt_s / _PRECHARGE_TAU_S))
             self.main = self.link_v >= _CLOSES_AT * pack_v
         self._gap_v = pack_v - self.link_v
-
-    _gap_v = 0.0

@@ -54,16 +54,16 @@ class SlcanPty:
         self._commands = b""
         self._queue = bytearray()
         try:
+            # The simulator keeps the slave side open too, so that the settings stay and a leaving reader is no hang-up.
             self._master, self._slave = os.openpty()
+            tty.setraw(self._slave)
+            os.set_blocking(self._master, False)
+            fresh = link.with_name(f".{link.name}.new")
+            fresh.unlink(missing_ok=True)
+            fresh.symlink_to(os.ttyname(self._slave))
+            fresh.replace(link)
         except OSError as error:
-            raise PacktwinError(f"no pseudo terminal to be had for {link} ({error.strerror})") from error
-        # The simulator keeps the slave side open too, so that the settings stay and a leaving reader is no hang-up.
-        tty.setraw(self._slave)
-        os.set_blocking(self._master, False)
-        fresh = link.with_name(f".{link.name}.new")
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(os.ttyname(self._slave))
-        fresh.replace(link)
+            raise PacktwinError(f"cannot make the serial port {link} ({error.strerror}): free or allow it") from error
 
     def fileno(self) -> int:
         """The master side."""

@@ -8,7 +8,7 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -135,17 +135,16 @@ def _status_s(args: argparse.Namespace) -> float | None:
 def _log(args: argparse.Namespace, ticks: int) -> int:
     fleet = Fleet.drawn(args.cars, args.seed)
     try:
-        with _opened(args.log) as out:
+        with _until_signal() as stopped, _opened(args.log) as out:
             if out is not sys.stdout:
                 _introduce(fleet, [f"{args.log}:can{n}" for n in range(args.cars)])
             for lines in log_lines(fleet, ticks):
                 out.write("\n".join(lines) + "\n")
+                if stopped():
+                    break
             out.flush()
-    except KeyboardInterrupt:
-        pass
     except BrokenPipeError:
-        # Who read the log has had enough; what is left in stdout's buffer must not be written at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
     except OSError as error:
         raise PacktwinError(
             f"cannot write the log {args.log} ({error.strerror}): free space or name another"
@@ -168,30 +167,33 @@ def _opened(name: str) -> Iterator[TextIO]:
 
 def _live(args: argparse.Namespace, ticks: int | None) -> int:
     status_s = _status_s(args)
-    stopped: list[int] = []
-    before = {number: signal.signal(number, lambda got, _: stopped.append(got)) for number in _ENDING}
-    try:
-        with contextlib.ExitStack() as stack:
-            folder = made_private(run_dir(os.environ))
-            buses = _buses(args, folder, stack)
-            fleet = Fleet.drawn(args.cars, args.seed)
-            control = Control(folder, {pack_id: car.faults for pack_id, car in fleet.cars.items()})
-            stack.callback(control.close)
-            _introduce(fleet, [bus.where for bus in buses])
-            Live(fleet, buses, control, args.speed, sys.stderr).run(lambda: bool(stopped), ticks, status_s)
-            for pack_id, bus in zip(fleet.cars, buses, strict=True):
-                if bus.dropped:
-                    print(
-                        f"{pack_id}: {bus.dropped} frames found no room on {bus.where} and were dropped",
-                        file=sys.stderr,
-                    )
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with contextlib.ExitStack() as stack:
+        stopped = stack.enter_context(_until_signal())
+        folder = made_private(run_dir(os.environ))
+        buses = _buses(args, folder, stack)
+        fleet = Fleet.drawn(args.cars, args.seed)
+        control = Control(folder, {pack_id: car.faults for pack_id, car in fleet.cars.items()})
+        stack.callback(control.close)
+        _introduce(fleet, [bus.where for bus in buses])
+        Live(fleet, buses, control, args.speed, sys.stderr).run(stopped, ticks, status_s)
+        for pack_id, bus in zip(fleet.cars, buses, strict=True):
+            if bus.dropped:
+                print(f"{pack_id}: {bus.dropped} frames found no room on {bus.where} and were dropped", file=sys.stderr)
     return 0
 
 
-_ENDING = (signal.SIGINT, signal.SIGTERM)
+@contextlib.contextmanager
+def _until_signal() -> Iterator[Callable[[], bool]]:
+    """Says whether SIGINT or SIGTERM came; meanwhile they do nothing else."""
+    came: list[int] = []
+    before = {
+        number: signal.signal(number, lambda got, _: came.append(got)) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _buses(args: argparse.Namespace, folder: Path, stack: contextlib.ExitStack) -> list[Bus]:

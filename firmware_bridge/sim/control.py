@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -117,7 +117,7 @@ def _line(connection: socket.socket) -> bytes:
 
 
 @contextlib.contextmanager
-def _short(path: Path) -> Any:
+def _short(path: Path) -> Iterator[str]:
     """A name for `path` that fits into a socket address (about 100 bytes), however deep the folder lies."""
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:

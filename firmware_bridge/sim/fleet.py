@@ -20,6 +20,7 @@ EPOCH_NS: Final = 1_767_225_600_000_000_000
 
 _BEAT_S: Final = 0.01  # the shortest time between two looks at the clock
 _LONGEST_WAIT_S: Final = 0.2
+_DRAIN_S: Final = 1.0
 _LATE_S: Final = 0.5  # so much may be made good at once; more is skipped
 
 
@@ -60,7 +61,7 @@ def log_lines(fleet: Fleet, ticks: int) -> Iterator[list[str]]:
 
 
 class Live:
-    """Runs a fleet against the wall clock. `stop()` says when to end; `ticks` = how many at most (None = no end)."""
+    """Runs a fleet against the wall clock, `speed` times as fast; `log` is where it says how it goes."""
 
     def __init__(self, fleet: Fleet, buses: Sequence[Bus], control: Control, speed: float, log: TextIO) -> None:
         self._fleet = fleet
@@ -77,7 +78,7 @@ class Live:
                 self._selector.register(fd, selectors.EVENT_READ, bus)
 
     def run(self, stop: Callable[[], bool], ticks: int | None, status_s: float | None = None) -> None:
-        """Runs until `stop()` or the last tick; prints a line per car every `status_s` if given."""
+        """Runs until `stop()`, or for so many ticks; prints a line per car every `status_s` if given."""
         done, begin_s = 0, time.monotonic()
         status_at_s = begin_s
         while not stop() and (ticks is None or done < ticks):
@@ -97,6 +98,13 @@ class Live:
                 status_at_s = now_s + status_s
                 self._print_status()
             self._wait(begin_s + done / self._ticks_per_s)
+        self._drain()
+
+    def _drain(self) -> None:
+        """Gives the readers a moment to take what still waits."""
+        until_s = time.monotonic() + _DRAIN_S
+        while any(bus.wants_to_write for bus in self._buses) and time.monotonic() < until_s:
+            self._wait(until_s)
 
     def _wait(self, until_s: float) -> None:
         """Serves buses and control socket until the next tick is due."""

@@ -37,7 +37,10 @@ def made_private(path: Path) -> Path:
 
 def locked(path: Path) -> IO[bytes]:
     """A lock on the folder that lasts while the file returned is open. ConfigError if another process has it."""
-    lock = (path / ".lock").open("wb")
+    try:
+        lock = (path / ".lock").open("wb")
+    except OSError as error:
+        raise ConfigError(f"cannot write into the folder {path} ({error.strerror}): name another") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
