@@ -1,0 +1,82 @@
+"""Installs what a set of extras needs into this very venv, from `requirements.lock` alone, every file checked by hash.
+
+Run by the Makefile with the venv's own Python; needs the standard library and pip only.
+pip would need a second, flat lock per set of extras; uv takes the one universal lock as hashed constraints.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCK = ROOT / "requirements.lock"
+# The page is moving after this; nothing else belongs into the minute a newcomer waits.
+SETS: Mapping[str, tuple[str, ...]] = {
+    "run": ("edge", "cloud", "local"),
+    "node": ("edge", "cloud", "local", "node"),
+    "dev": ("edge", "cloud", "local", "dev"),
+}
+
+
+def pinned(name: str, lock: str) -> str:
+    """Returns the lock's block of one package (`name==1.2 --hash=...`), as a requirements file holds it."""
+    found = re.search(rf"^{re.escape(name)}==.*(?:\\\n    --hash=.*)*$", lock, re.MULTILINE)
+    if found is None:
+        raise SystemExit(f"packtwin: requirements.lock has no {name}; run 'make lock'")
+    return found.group(0) + "\n"
+
+
+def pip_settings(environment: Mapping[str, str], configured: str) -> dict[str, str]:
+    """Returns what uv must be told so that it asks the same index with the same certificates as pip does here.
+
+    `configured` is the output of `pip config list`; variables that uv already has win.
+    """
+    known = dict(re.findall(r"^(?:global|install)\.([\w-]+)='(.*)'$", configured, re.MULTILINE))
+    told = {
+        "UV_DEFAULT_INDEX": environment.get("PIP_INDEX_URL") or known.get("index-url", ""),
+        "UV_INDEX": environment.get("PIP_EXTRA_INDEX_URL") or known.get("extra-index-url", ""),
+        "SSL_CERT_FILE": environment.get("PIP_CERT") or known.get("cert", ""),
+    }
+    return {key: value for key, value in told.items() if value and key not in environment}
+
+
+def uv(python: str = sys.executable) -> list[str]:
+    """Returns the command that starts uv in this venv; installs it (by hash) where it is missing."""
+    binary = Path(python).with_name("uv")
+    if not binary.exists():
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirement:
+            requirement.write(pinned("uv", LOCK.read_text()))
+            requirement.flush()
+            run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--require-hashes", "-r", requirement.name])
+    return [str(binary)]
+
+
+def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+    """Runs one installer step; its own message is the error, and this process ends with 1."""
+    if subprocess.run(command, cwd=ROOT, env=environment and {**os.environ, **environment}, check=False).returncode:
+        raise SystemExit(f"packtwin: could not install; the lines above say why (step: {' '.join(command[:4])} ...)")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Installs the set named first (`run`, `node`, `dev`) and the project itself, editable."""
+    if len(arguments) != 1 or arguments[0] not in SETS:
+        raise SystemExit(f"usage: install.py {'|'.join(SETS)}")
+    installer = uv()
+    configured = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False)
+    told = pip_settings(os.environ, configured.stdout)
+    locked = ["-q", "--python", sys.executable, "-c", str(LOCK), "--require-hashes"]
+    extras = [word for extra in SETS[arguments[0]] for word in ("--extra", extra)]
+    run([*installer, "pip", "install", *locked, "--group", "install"], told)
+    run([*installer, "pip", "install", *locked, "-r", "pyproject.toml", *extras], told)
+    # Without isolation, so that the build backend is the locked one and nothing is fetched here.
+    run([*installer, "pip", "install", "-q", "--python", sys.executable, "--no-deps", "--no-build-isolation", "-e", "."], told)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
