@@ -141,7 +141,9 @@ def _uplink(table: Table, folder: Path, environ: Mapping[str, str]) -> UplinkCon
 
 def _outbox(table: Table, folder: Path, device: str) -> OutboxConfig:
     data_dir = table.text("data_dir", "data")
-    hot = table.text("hot_dir") if "hot_dir" in table else None
+    hot = table.raw("hot_dir", None)
+    if hot is not None and not isinstance(hot, str):
+        raise table.fail("hot_dir", f'= {hot!r} must be text in quotes, "" for none')
     inner = table.table("outbox")
     max_mib = inner.number("max_mib", 512, lo=1, hi=1 << 20)
     flush_s = inner.number("flush_s", 10, lo=1, hi=3600)

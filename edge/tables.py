@@ -47,6 +47,10 @@ class Table:
         """The error that says what is wrong with `key`; raise it."""
         return ConfigError(f"{self.where}: {key} {what}")
 
+    def wrong(self, what: str) -> ConfigError:
+        """The error that says what is wrong with the table as a whole; raise it."""
+        return ConfigError(f"{self.where} {what}")
+
     def raw(self, key: str, default: Any = _MISSING) -> Any:
         """The value as TOML has it."""
         self._known.append(key)
@@ -112,6 +116,8 @@ class Table:
         return [Table(item, f"{self.where} [[{key}]] number {n}") for n, item in enumerate(items, 1)]
 
     def __contains__(self, key: str) -> bool:
+        """Whether the key is given (for those that have no default)."""
+        self._known.append(key)
         return key in self._data
 
     def items(self) -> list[tuple[str, Any]]:
