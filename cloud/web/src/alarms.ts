@@ -63,8 +63,9 @@ export class Alarms {
     if (shown === this.#shown) return;
     this.#shown = shown;
     const items = lines.map(({ severity, text, field, age }) => {
+      const when = age ? el("span", { class: "age" }, age) : null;
       const words = el("span", { "data-pack": this.#packId, "data-field": field }, text);
-      return el("li", { "data-severity": severity }, el("b", {}, severity), words, el("span", { class: "age" }, age));
+      return el("li", { "data-severity": severity }, el("b", {}, severity), words, when);
     });
     this.#list.replaceChildren(...(items.length ? items : [el("li", { class: "quiet" }, quiet)]));
   }

@@ -17,9 +17,7 @@ export function deviationLevel(deviation_mv: number): number {
   return deviation_mv < 0 && level ? -level : level;
 }
 
-export function signedMv(deviation_mv: number): string {
-  return `${deviation_mv > 0 ? "+" : ""}${decimal(deviation_mv, 0)} mV`;
-}
+const signed = (deviation_mv: number): string => (deviation_mv > 0 ? "+" : "") + decimal(deviation_mv, 0);
 
 /** "Cell 17 is 50 mV above the median." for the cells that stand out, the widest first; empty when none does. */
 export function outlierWords(figures: CellFigures): string {
@@ -49,7 +47,7 @@ export class Cells {
 
   constructor(packId: string) {
     this.#packId = packId;
-    const scale = el("div", { class: "scale", "aria-hidden": "true" }, "−35 mV");
+    const scale = el("div", { class: "scale", "aria-hidden": "true" }, "▲ highest  ▼ lowest  −35 mV");
     for (let level = -4; level <= 4; level += 1) scale.append(el("span", { class: "swatch", "data-level": String(level) }));
     scale.append("+35 mV");
     this.root = panel("cells", "Cells", scale, this.#outliers, this.#summary, this.#grid, this.#tip);
@@ -92,11 +90,12 @@ export class Cells {
     const value = this.#sample?.cell_v?.[cell];
     const deviation_mv = this.#figures?.deviation_mv[cell] ?? null;
     const level = deviation_mv === null ? null : deviationLevel(deviation_mv);
-    const extreme = cell === this.#figures?.max ? "max" : cell === this.#figures?.min ? "min" : null;
+    const extreme = cell === this.#figures?.max ? "▲" : cell === this.#figures?.min ? "▼" : "";
+    const far = level !== null && Math.abs(level) > 2 ? signed(deviation_mv!) : "";
     setText(tile, value == null ? missing(this.#sample, `cell_v[${cell}]`) : decimal(value, 3));
     setAttribute(tile, "data-level", level === null ? null : String(level));
-    setAttribute(tile, "data-deviation", deviation_mv !== null && Math.abs(level!) > 2 ? signedMv(deviation_mv) : null);
-    setAttribute(tile, "data-extreme", extreme);
+    setAttribute(tile, "data-mark", extreme + far || null);
+    setAttribute(tile, "data-extreme", extreme !== "");
     setAttribute(tile, "data-missing", value == null);
     setAttribute(tile, "data-balancing", balancing);
     setAttribute(tile, "aria-label", this.#words(cell));
@@ -106,7 +105,7 @@ export class Cells {
     const value = this.#sample?.cell_v?.[cell];
     const deviation_mv = this.#figures?.deviation_mv[cell];
     if (value == null || deviation_mv == null) return `Cell ${cell}: ${missing(this.#sample, `cell_v[${cell}]`)}`;
-    return `Cell ${cell}: ${decimal(value, 3)} V, ${signedMv(deviation_mv)} from the median`;
+    return `Cell ${cell}: ${decimal(value, 3)} V, ${signed(deviation_mv)} mV from the median`;
   }
 
   #summaryWords(balancing: number): string {

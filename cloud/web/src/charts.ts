@@ -8,10 +8,10 @@ import { Series } from "./series.ts";
 import { FIELDS } from "./words.ts";
 
 const CHARTS = [
-  { field: "soc_bms", label: "State of charge", least: 1, color: "--line-soc" },
-  { field: "pack_v", label: "Voltage", least: 2, color: "--line-volts" },
-  { field: "current_a", label: "Current (charging > 0)", least: 2, color: "--line-amps" },
-  { field: "temp_c", label: "Hottest temperature", least: 2, color: "--line-temp" },
+  { field: "soc_bms", label: "State of charge", least: 2, color: "--line-soc" },
+  { field: "pack_v", label: "Voltage", least: 4, color: "--line-volts" },
+  { field: "current_a", label: "Current (charging > 0)", least: 20, color: "--line-amps" },
+  { field: "temp_c", label: "Hottest temperature", least: 4, color: "--line-temp" },
 ] as const;
 export const CHART_FIELDS = CHARTS.map((chart) => chart.field);
 
@@ -22,7 +22,6 @@ export const RANGES = [
 ] as const;
 export type Range = (typeof RANGES)[number];
 
-const HEIGHT_PX = 150;
 const css = (name: string): string => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
 const clockWithSeconds = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
@@ -68,7 +67,8 @@ export class Charts {
     this.#resize = new ResizeObserver((entries) => {
       for (const { target, contentRect } of entries) {
         const plot = this.#plots.find((one) => target.contains(one.root));
-        if (plot && contentRect.width) plot.setSize({ width: Math.floor(contentRect.width), height: HEIGHT_PX });
+        const [width, height] = [Math.floor(contentRect.width), Math.floor(contentRect.height)];
+        if (plot && width && height) plot.setSize({ width, height });
       }
     });
     for (const plot of this.#plots) this.#resize.observe(plot.root.parentElement!);
@@ -100,8 +100,8 @@ export class Charts {
     const line: uPlot.Series = { stroke: () => css(color), width: 1.5, points: { show: false }, spanGaps: false };
     if (field === "current_a") Object.assign(line, { fill: () => css("--fill-amps"), fillTo: 0 });
     const options: uPlot.Options = {
-      width: 300,
-      height: HEIGHT_PX,
+      width: 300, // until it is laid out
+      height: 150,
       legend: { show: false },
       padding: [8, 8, 0, 0],
       cursor: { y: false, sync: { key: "pack" }, drag: { x: false, y: false }, points: { size: 7 } },

@@ -28,7 +28,9 @@ const COLUMNS: [name: string, label: string, sort: Sort | null][] = [
 
 export class FleetBar {
   readonly root = el("div", { class: "fleet-bar" });
-  readonly pager = el("nav", { class: "pager", "aria-label": "Pages" });
+  readonly pager = el("nav", { class: "pager", "aria-label": "Pages", hidden: "" });
+  readonly #summary = el("p", { class: "about" });
+  readonly #choosing = el("div", { hidden: "" });
   readonly #chips = new Map<Filter, HTMLButtonElement>();
   readonly #heads = new Map<Sort, HTMLButtonElement>();
   readonly #sort = el("select", { "aria-label": "Order" });
@@ -48,7 +50,9 @@ export class FleetBar {
     this.#sort.addEventListener("change", () => this.#choose({ sort: this.#sort.value as Sort }));
     const chips = el("div", { class: "chips", role: "group", "aria-label": "Show" });
     for (const filter of FILTERS) chips.append(this.#chip(filter));
-    this.root.append(el("div", { class: "tools" }, chips, search, el("label", { class: "order" }, "Order ", this.#sort)), this.#head());
+    const order = el("label", { class: "order" }, "Order ", this.#sort);
+    this.#choosing.append(el("div", { class: "tools" }, chips, search, order), this.#head());
+    this.root.append(el("div", { class: "fleet-title" }, el("h1", {}, "Packs"), this.#summary), this.#choosing);
     this.#previous.addEventListener("click", () => this.#turn(-1));
     this.#next.addEventListener("click", () => this.#turn(1));
     this.pager.append(this.#previous, this.#where, this.#next);
@@ -89,7 +93,8 @@ export class FleetBar {
 
   show({ counts, many, shown, page, pages, pagePacks }: Shown): void {
     this.#page = page;
-    setAttribute(this.root, "hidden", !many);
+    setText(this.#summary, summaryWords(counts));
+    setAttribute(this.#choosing, "hidden", !many);
     for (const [filter, chip] of this.#chips) {
       setText(chip, `${filter} ${counts[filter]}`);
       setAttribute(chip, "aria-pressed", String(filter === this.#choice.filter));
@@ -102,4 +107,11 @@ export class FleetBar {
     const first = page * pagePacks;
     setText(this.#where, shown ? `${first + 1}–${Math.min(shown, first + pagePacks)} of ${shown}` : "No pack fits this search.");
   }
+}
+
+/** "3 packs · 1 critical · 1 stale"; what does not occur is not said. */
+function summaryWords(counts: Record<Filter, number>): string {
+  const all = counts.all === 1 ? "1 pack" : `${counts.all} packs`;
+  const troubles = FILTERS.filter((filter) => filter !== "all" && counts[filter]).map((filter) => `${counts[filter]} ${filter}`);
+  return counts.all ? [all, ...troubles].join(" · ") : "";
 }

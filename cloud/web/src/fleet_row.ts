@@ -50,7 +50,7 @@ export class FleetRow {
       { class: "pack", "data-pack": packId },
       slot("id", null, link, this.#about),
       slot("status", null, this.#pill.root),
-      slot("state", null, this.#state),
+      slot("state", "State", this.#state),
       slot("soc", null, this.#bar.root, this.#soc.root),
       slot("volts", "Voltage", this.#pack_v.root),
       slot("amps", "Current", this.#current_a.root, this.#flow),
@@ -58,7 +58,7 @@ export class FleetRow {
       slot("spread", "Cell spread", this.#spread_mv.root),
       slot("soh", "Health", this.#soh.root),
       slot("spark", null, this.#spark.root),
-      slot("age", null, this.#age),
+      slot("age", "Current, last 5 min", this.#age),
     );
   }
 

@@ -47,7 +47,7 @@ export class FleetView implements View {
       this.#page = page;
       this.#arrange();
     });
-    this.root.append(el("h1", { class: "visually-hidden" }, "Packs"), this.#bar.root, this.#message, this.#list, this.#bar.pager);
+    this.root.append(this.#bar.root, this.#message, this.#list, this.#bar.pager);
     this.#message.append(notice("empty", "Reading the packs…"));
     this.#live = new Live(null, {
       sample: (sample) => this.#take(sample),

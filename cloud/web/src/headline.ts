@@ -2,14 +2,15 @@
 
 import { el, setText } from "./dom.ts";
 import { Bar, Reading } from "./reading.ts";
-import { type NumberField, type Sample, hottest_c, power_kw, spread_mv } from "./records.ts";
-import { decimal, fieldText, flowWords, missing } from "./words.ts";
+import { type NumberField, type Reading as Value, type Sample, hottest_c, power_kw, spread_mv } from "./records.ts";
+import { FIELDS, decimal, fieldText, flowWords, missing } from "./words.ts";
 
 export class Headline {
   readonly root = el("div", { class: "headline" });
   readonly #bar = new Bar();
-  readonly #flow = el("span", { class: "below" });
-  readonly #swing = el("span", { class: "below" });
+  readonly #flow = el("span", { class: "flow" });
+  readonly #swing_v = el("span", { class: "below" });
+  readonly #swing_a = el("span", { class: "below" });
   readonly #numbers: [NumberField, Reading][];
   readonly #hottest_c: Reading;
   readonly #power_kw: Reading;
@@ -26,9 +27,9 @@ export class Headline {
       el("div", { class: `big big-${name}` }, el("span", { class: "label" }, label), ...content);
     this.root.append(
       big("soc", "State of charge", soc.root, this.#bar.root),
-      big("volts", "Pack voltage", pack_v.root),
-      big("amps", "Current", current_a.root, this.#flow),
-      big("power", "Power", this.#power_kw.root, this.#swing),
+      big("volts", "Pack voltage", pack_v.root, this.#swing_v),
+      big("amps", "Current", this.#flow, current_a.root, this.#swing_a),
+      big("power", "Power", this.#power_kw.root),
       big("temp", "Hottest", this.#hottest_c.root),
       big("spread", "Cell spread", this.#spread_mv.root),
       big("soh", "State of health", soh.root),
@@ -45,7 +46,13 @@ export class Headline {
     const power = power_kw(sample);
     const lacking = sample.pack_v == null ? "pack_v" : "current_a";
     this.#power_kw.show(power === null ? null : decimal(power, 1), missing(sample, lacking));
-    const { current_a_min: low, current_a_max: high } = sample;
-    setText(this.#swing, low == null || high == null || low === high ? "" : `${decimal(low, 1)} to ${decimal(high, 1)} A`);
+    setText(this.#swing_v, swingWords("pack_v", sample.pack_v_min, sample.pack_v_max));
+    setText(this.#swing_a, swingWords("current_a", sample.current_a_min, sample.current_a_max));
   }
+}
+
+/** Between what the value swung within the Sample; empty when it stood still. */
+function swingWords(field: NumberField, low: Value, high: Value): string {
+  const [from, to] = [fieldText(field, low), fieldText(field, high)];
+  return from === null || to === null || from === to ? "" : `${from} to ${to} ${FIELDS[field].unit}`;
 }

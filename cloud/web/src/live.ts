@@ -8,7 +8,7 @@ export interface Listener {
   sample(sample: Sample): void;
   event?(event: PackEvent): void;
   link(link: Link): void;
-  /** Each time the stream opens: read what was missed meanwhile. */
+  /** Each time the stream opens or has dropped something: read what was missed meanwhile. */
   opened(): void;
 }
 
@@ -59,6 +59,7 @@ export class Live {
     };
     source.onerror = () => this.#failed();
     source.addEventListener("sample", (message) => this.#listener.sample(JSON.parse(message.data) as Sample));
+    source.addEventListener("dropped", () => this.#listener.opened()); // this page was too slow: read what it missed
     source.addEventListener("event", (message) => this.#listener.event?.(JSON.parse(message.data) as PackEvent));
   }
 

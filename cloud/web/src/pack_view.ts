@@ -151,6 +151,7 @@ export class PackView implements View {
     this.#pack.t = sample.t ?? null;
     this.#pack.latest = sample;
     this.#show();
+    this.#charts.draw(serverNow_s());
   }
 
   #show(): void {

@@ -32,11 +32,18 @@ export class Trend {
   }
 }
 
+/** Less than this from end to end is rest: the noise of a parked car fills no sparkline. */
+const LEAST_SPAN = 20;
+
 /** An SVG path through the known values and the height of zero, both in 0..HEIGHT; zero always lies inside. */
 export function sparkPath(values: readonly (number | null)[]): { path: string; zero: number } {
   const known = values.filter((value) => value !== null);
-  const low = Math.min(0, ...known);
-  const span = Math.max(0, ...known) - low || 1;
+  let low = Math.min(0, ...known);
+  let span = Math.max(0, ...known) - low;
+  if (span < LEAST_SPAN) {
+    low -= (LEAST_SPAN - span) / 2;
+    span = LEAST_SPAN;
+  }
   const y = (value: number): number => HEIGHT - 1 - ((value - low) / span) * (HEIGHT - 2);
   let path = "";
   let pen = "M";
