@@ -171,7 +171,8 @@ class DirectBus:
         """All that waits, up to one transaction's worth; [] when stopping and nothing waits."""
         with self._wake:
             self._wake.wait_for(lambda: self._queue or self._stopping)
-            group, rows = [], 0
+            group: list[_Waiting] = []
+            rows = 0
             while self._queue and (not group or rows + len(self._queue[0].batch) <= MAX_TRANSACTION_ROWS):
                 group.append(self._queue.popleft())
                 rows += len(group[-1].batch)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -165,8 +165,7 @@ def _encode_group(rows: Rows, bounds_us: tuple[int, int] | None) -> Iterator[byt
 
 
 def _encode_piece(rows: Rows, bounds_us: tuple[int, int] | None) -> bytes | memoryview:
-    values = rows.layout.floats(rows.rows)
-    values[np.isinf(values)] = np.nan
+    values = _values(rows)
     scalars, arrays = _scalars(rows.layout, values), {n: values[rows.layout.slices[s]] for n, s in _ARRAYS.items()}
     missing = {name: np.isnan(column) for name, column in scalars.items()}
     balancing, unbalanced = _balancing(rows)
@@ -235,11 +234,16 @@ def _scalars(layout: Layout, values: Floats) -> dict[str, Floats]:
     return found
 
 
-def extremes(rows: Rows, name: str) -> Floats:
-    """One scalar column of the rows (also `cell_min_v` and its like); NaN = None."""
+def readings(rows: Rows, names: Iterable[str]) -> dict[str, Floats]:
+    """These scalar columns of the rows (also `cell_min_v` and its like); NaN = None."""
+    found = _scalars(rows.layout, _values(rows))
+    return {name: found[name] if name in found else np.full(rows.seq.size, np.nan) for name in names}
+
+
+def _values(rows: Rows) -> Floats:
     values = rows.layout.floats(rows.rows)
-    values[np.isinf(values)] = np.nan
-    return _scalars(rows.layout, values).get(name, np.full(rows.seq.size, np.nan))
+    values[np.isinf(values)] = np.nan  # a float32 extra may be infinite; no reader could show it
+    return values
 
 
 def _balancing(rows: Rows) -> tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np.bool_]]:

@@ -1,0 +1,64 @@
+"""The day partitions of `sample`. All that knows of them stands here: a hypertable may take their place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date, timedelta
+from typing import Final
+
+import psycopg
+from psycopg import sql
+
+from cloud.db.connect import Connection
+
+_LOCK: Final = 0x7061_7274_6974_696F
+_PREFIX: Final = "sample_"
+
+
+def existing_days(conn: Connection) -> set[date]:
+    """The UTC days that have a partition."""
+    rows = conn.execute(
+        "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
+        " WHERE i.inhparent = 'sample'::regclass"
+    ).fetchall()
+    return {date.fromisoformat(name.removeprefix(_PREFIX)) for (name,) in rows}
+
+
+def ensure_days(conn: Connection, days: Iterable[date]) -> set[date]:
+    """Makes the missing partitions of these UTC days, and returns all days that have one. Not inside a transaction.
+
+    A table that is attached once it is whole needs no lock that readers or writers of `sample` would feel.
+    """
+    with conn.transaction():
+        conn.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+        there = existing_days(conn)
+        for day in sorted(set(days) - there):
+            name = sql.Identifier(_name(day))
+            conn.execute(sql.SQL("CREATE TABLE {} (LIKE sample INCLUDING ALL)").format(name))
+            conn.execute(
+                sql.SQL("ALTER TABLE sample ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
+                    name, sql.Literal(f"{day} 00:00+00"), sql.Literal(f"{day + timedelta(days=1)} 00:00+00")
+                )
+            )
+            there.add(day)
+    return there
+
+
+def drop_before(conn: Connection, day: date) -> int:
+    """Drops the partitions of days before `day`, oldest first; how many. One that is being read stays for now."""
+    dropped = 0
+    for old in sorted(d for d in existing_days(conn) if d < day):
+        try:
+            with conn.transaction():
+                # A DROP that waits behind a long reader would make everybody else wait behind itself.
+                conn.execute("SET LOCAL lock_timeout = '2s'")
+                conn.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+                conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(_name(old))))
+        except psycopg.errors.LockNotAvailable:
+            break
+        dropped += 1
+    return dropped
+
+
+def _name(day: date) -> str:
+    return f"{_PREFIX}{day:%Y%m%d}"
