@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import termios
 import tty
@@ -136,6 +137,7 @@ class CanBus:
             import can
         except ImportError as error:
             raise ConfigError("other interfaces than slcan need python-can: install packtwin[edge]") from error
+        logging.getLogger("can").setLevel(logging.CRITICAL)  # what goes wrong is said below, once
         self.where = f"{interface}:{channel}"
         self.dropped = 0
         self._can = can

@@ -178,7 +178,7 @@ def _live(args: argparse.Namespace, ticks: int | None) -> int:
         Live(fleet, buses, control, args.speed, sys.stderr).run(stopped, ticks, status_s)
         for pack_id, bus in zip(fleet.cars, buses, strict=True):
             if bus.dropped:
-                print(f"{pack_id}: {bus.dropped} frames found no room on {bus.where} and were dropped", file=sys.stderr)
+                print(f"{pack_id}: {bus.dropped} frames were dropped on {bus.where}", file=sys.stderr)
     return 0
 
 

@@ -70,7 +70,7 @@ class Live:
         self._ticks_per_s = speed / TICK_S
         self._log = log
         self._channels = [bus.where for bus in buses]
-        self._lateness_told = False
+        self._told: set[str] = set()
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ, control)
         for bus in buses:
@@ -87,18 +87,22 @@ class Live:
             if due - done > max(_LATE_S * self._ticks_per_s, 2):
                 begin_s += (due - done - 1) / self._ticks_per_s
                 due = done + 1
-                self._tell_lateness()
+                self._tell_once("this machine cannot keep up with so many cars at this speed; time is skipped")
             for tick in range(done, due if ticks is None else min(due, ticks)):
-                for bus, frames in zip(
-                    self._buses, self._fleet.tick(tick, tick * TICK_NS, self._channels), strict=True
-                ):
-                    bus.send(frames)
+                self._send(tick)
                 done = tick + 1
             if status_s is not None and now_s >= status_at_s:
                 status_at_s = now_s + status_s
                 self._print_status()
             self._wait(begin_s + done / self._ticks_per_s)
         self._drain()
+
+    def _send(self, tick: int) -> None:
+        batches = self._fleet.tick(tick, tick * TICK_NS, self._channels)
+        for bus, frames in zip(self._buses, batches, strict=True):
+            bus.send(frames)
+            if bus.dropped:
+                self._tell_once(f"{bus.where} does not take all frames; those are counted and dropped")
 
     def _drain(self) -> None:
         """Gives the readers a moment to take what still waits."""
@@ -119,10 +123,10 @@ class Live:
                 events = selectors.EVENT_READ | (selectors.EVENT_WRITE if bus.wants_to_write else 0)
                 self._selector.modify(fd, events, bus)
 
-    def _tell_lateness(self) -> None:
-        if not self._lateness_told:
-            self._lateness_told = True
-            print("sim: this machine cannot keep up with so many cars at this speed; time is skipped", file=self._log)
+    def _tell_once(self, what: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            print(f"sim: {what}", file=self._log, flush=True)
 
     def _print_status(self) -> None:
         for (pack_id, car), bus in zip(self._fleet.cars.items(), self._buses, strict=True):
