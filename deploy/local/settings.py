@@ -1,4 +1,4 @@
-"""The settings of `make run`: the environment, then `.env`, then the defaults that `.env.example` lists."""
+"""The settings of `make run`: the environment over `.env` over the defaults; `.env.example` is the one list of all."""
 
 from __future__ import annotations
 
@@ -8,97 +8,58 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloud import config as cloud_config
+from shared.errors import ConfigError
+
 ROOT = Path(__file__).resolve().parents[2]
-_ASSIGNMENT = re.compile(r"^(?:export\s+)?([A-Za-z_]\w*)=(.*)$")
-
-
-class Problem(Exception):
-    """Something the user can mend; its text is one sentence. `code` is the exit code: 2 usage or setting, 1 work failed."""
-
-    def __init__(self, sentence: str, code: int = 2) -> None:
-        super().__init__(sentence)
-        self.code = code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What one run of the stack is told. A port of None was left open: its default may move."""
 
-    db_host: str | None  # None = the embedded PostgreSQL
+    external: bool  # DB_HOST names a server of the user's
     db_port: int | None
-    db_name: str
-    db_user: str
-    db_password: str | None  # None = the generated one
-    api_host: str
-    api_port: int
+    cloud: cloud_config.Config
     edge_port: int | None
     metrics_port: int | None
     cars: int
-    given: Mapping[str, str]  # what `.env` holds, for the children
-
-
-def read_env_file(path: Path, known: frozenset[str]) -> dict[str, str]:
-    """Returns the assignments of a `.env` file ({} when there is none); an unknown key or a broken line is a Problem."""
-    if not path.exists():
-        return {}
-    found: dict[str, str] = {}
-    for number, raw in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        line = raw.strip()
-        if not line or line.startswith("#"):
-            continue
-        parts = _ASSIGNMENT.match(line)
-        if parts is None:
-            raise Problem(f"{path.name} line {number}: {line!r} is not NAME=value; mend or remove it")
-        key, value = parts.groups()
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            raise Problem(f"{path.name} line {number}: unknown setting {key}{f'; did you mean {near[0]}' if near else ''}"
-                          "; .env.example lists them all")
-        found[key] = _unquoted(value)
-    return found
-
-
-def _unquoted(value: str) -> str:
-    value = value.strip()
-    if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
-        return value[1:-1]
-    return re.split(r"(?:^|\s+)#", value, maxsplit=1)[0]
+    environment: Mapping[str, str]  # for the children: `.env` under the environment
 
 
 def known_settings(example: Path = ROOT / ".env.example") -> frozenset[str]:
-    """Returns the names of all settings; `.env.example` is the one list of them."""
+    """Returns the names of all settings."""
     return frozenset(re.findall(r"^#?([A-Z][A-Z0-9_]*)=", example.read_text(encoding="utf-8"), re.MULTILINE))
 
 
 def read_settings(environment: Mapping[str, str], env_file: Path = ROOT / ".env") -> Settings:
-    """Returns the settings; an empty variable counts as not set. Problem: a value that cannot be meant, with its name."""
-    given = read_env_file(env_file, known_settings())
-    merged = {**given, **environment}
-
-    def text(name: str) -> str | None:
-        return merged.get(name) or None
-
-    def number(name: str, low: int, high: int) -> int | None:
-        value = text(name)
-        if value is None:
-            return None
-        if not re.fullmatch(r"\d{1,9}", value) or not low <= int(value) <= high:
-            raise Problem(f"{name}={value} is not a whole number from {low} to {high}; mend it in the environment or .env")
-        return int(value)
-
-    def port(name: str) -> int | None:
-        return number(name, 1, 65535)
-
-    return Settings(
-        db_host=text("DB_HOST"),
-        db_port=port("DB_PORT"),
-        db_name=text("DB_NAME") or "twin_data",
-        db_user=text("DB_USER") or "twin",
-        db_password=text("DB_PASSWORD"),
-        api_host=text("API_HOST") or "127.0.0.1",
-        api_port=port("API_PORT") or 5001,
-        edge_port=port("EDGE_PORT"),
-        metrics_port=port("METRICS_PORT"),
-        cars=number("CARS", 1, 99) or 3,
-        given=given,
+    """Returns the settings; an empty variable counts as not set. ConfigError: an unknown name or a senseless value."""
+    written = cloud_config.read_env_file(env_file)
+    known = known_settings()
+    for name in written:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            meant = f"; did you mean {near[0]}?" if near else "; .env.example lists them all"
+            raise ConfigError(f"{env_file.name}: {name} is not a setting{meant}")
+    merged = {**written, **environment}
+    settings = Settings(
+        external=bool(merged.get("DB_HOST")),
+        db_port=_whole(merged, "DB_PORT", 65535),
+        cloud=cloud_config.load(merged),
+        edge_port=_whole(merged, "EDGE_PORT", 65535),
+        metrics_port=_whole(merged, "METRICS_PORT", 65535),
+        cars=_whole(merged, "CARS", 99) or 3,
+        environment=merged,
     )
+    if settings.cloud.api_port == 0:
+        raise ConfigError("API_PORT=0 is no address for a browser; set a port from 1 to 65535")
+    return settings
+
+
+def _whole(merged: Mapping[str, str], name: str, highest: int) -> int | None:
+    value = merged.get(name)
+    if not value:
+        return None
+    if not re.fullmatch(r"[0-9]{1,9}", value) or not 1 <= int(value) <= highest:
+        raise ConfigError(f"{name}={value!r} is not a whole number from 1 to {highest}; correct the setting")
+    return int(value)

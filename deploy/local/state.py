@@ -51,7 +51,8 @@ def read(path: Path) -> State | None:
             api_url=raw["api_url"],
             database=raw["database"],
             services=tuple(
-                Running(**{**service, "process": service["process"] and Identity(**service["process"])}) for service in raw["services"]
+                Running(**{**service, "process": service["process"] and Identity(**service["process"])})
+                for service in raw["services"]
             ),
         )
     except (OSError, ValueError, KeyError, TypeError):
@@ -94,7 +95,9 @@ class Lock(AbstractContextManager["Lock"]):
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Returns rows as text, columns aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
 def secret(path: Path, name: str, make: str) -> str:

@@ -1,0 +1,212 @@
+"""The services of one checkout, in the order in which they start: database, api, cars, agent."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import ports
+import postgres
+import state
+from services import Service, answers
+from settings import ROOT, Settings
+
+from shared.errors import ConfigError, PacktwinError
+
+LOCAL = ROOT / ".local"
+DATABASE_PORT, EDGE_PORT, METRICS_PORT = 5432, 5002, 9100
+GENERATED = "# Written by make run at every start. To keep your own version, remove this line."
+ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where the state of a checkout lives, below `.local`."""
+
+    local: Path
+
+    @property
+    def state(self) -> Path:
+        return self.local / "run" / "state.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.local / "run" / "lock"
+
+    @property
+    def cars(self) -> Path:
+        return self.local / "run" / "can"
+
+    @property
+    def logs(self) -> Path:
+        return self.local / "logs"
+
+    @property
+    def edge(self) -> Path:
+        return self.local / "edge"
+
+    @property
+    def secrets(self) -> Path:
+        return self.local / "secrets.env"
+
+    def make(self) -> None:
+        """Creates the folders. `.local` itself stays open to the database's own account, where there is one."""
+        for folder in (self.state.parent, self.logs, self.edge):
+            folder.mkdir(parents=True, exist_ok=True)
+
+
+def login(settings: Settings, paths: Paths) -> postgres.Login:
+    """Returns how to reach the database: the user's own, or the embedded one with its port and password settled."""
+    told = settings.cloud.database
+    if settings.external:
+        return postgres.Login(told.host, told.port, told.name, told.user, told.password)
+    port = ports.claim("DB_PORT", settings.db_port, DATABASE_PORT)
+    password = told.password or state.secret(paths.secrets, "DB_PASSWORD", secrets.token_urlsafe(24))
+    return postgres.Login(postgres.HOST, port, told.name, told.user, password)
+
+
+def database(settings: Settings, at: postgres.Login, paths: Paths) -> Service:
+    """Returns the database: the user's own, asked only, or the embedded one."""
+    address = f"postgresql://{at.user}@{at.host}:{at.port}/{at.name}"
+    if settings.external:
+        return Service(name="database", address=f"{address} (yours)", command=[], ready=lambda: _reached(at))
+    cluster = postgres.embedded(paths.local)
+    return Service(
+        name="database",
+        address=address,
+        command=cluster.command(at.port),
+        environment={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
+        prepare=lambda: cluster.prepare(at.name, at.user, at.password),
+        before_restart=cluster.clear_stale_server,
+        ready=at.answers,
+        account=cluster.account,
+        polite=signal.SIGINT,  # PostgreSQL's fast shutdown
+    )
+
+
+def _reached(at: postgres.Login) -> bool:
+    problem = at.problem()
+    if problem is not None:
+        raise ConfigError(
+            f"no database at DB_HOST={at.host} DB_PORT={at.port}: {problem}; start it, or correct the DB_ settings"
+        )
+    return True
+
+
+def api(settings: Settings, at: postgres.Login) -> Service:
+    """Returns the API with the page; its migrations run before its first start."""
+    host, port = settings.cloud.api_host, settings.cloud.api_port
+    ports.require_free("API_PORT", port, host)
+    environment = _environment(settings, at.environment())
+    url = api_url(settings)
+    return Service(
+        name="api",
+        address=url,
+        command=[sys.executable, "-m", "cloud", "api"],
+        environment=environment,
+        cwd=ROOT,
+        prepare=lambda: migrate(environment),
+        ready=lambda: answers(f"{url}/health"),
+        health=f"{url}/health",
+    )
+
+
+def api_url(settings: Settings) -> str:
+    """Returns where the API is reached from this machine."""
+    host = ANY_HOST.get(settings.cloud.api_host, settings.cloud.api_host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.cloud.api_port}"
+
+
+def migrate(environment: Mapping[str, str]) -> None:
+    """Brings the schema up to date; PacktwinError with the command's own sentence when it fails."""
+    command = [sys.executable, "-m", "cloud", "migrate"]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        words = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
+        raise PacktwinError(f"cloud migrate failed: {words[-1]}")
+
+
+def cars(settings: Settings, paths: Paths) -> Service:
+    """Returns the simulated cars: on vcan0.. where these interfaces are up, else each on a serial port as an adapter has."""
+    packs = pack_ids(settings)
+    buses = vcan_buses(settings.cars)
+    where = ["--interface", "socketcan", "--channel", ",".join(buses)] if buses else ["--channel", str(paths.cars)]
+    ready: Callable[[], bool] = (
+        (lambda: True) if buses else (lambda: all((paths.cars / pack).exists() for pack in packs))
+    )
+    return Service(
+        name="cars",
+        address=f"{packs[0]} .. {packs[-1]} on {', '.join(buses) if buses else 'serial ports'}",
+        command=[sys.executable, "-m", "firmware_bridge", "sim", "--cars", str(settings.cars), *where],
+        environment=_environment(settings, {}),
+        cwd=ROOT,
+        ready=ready,
+    )
+
+
+def agent(settings: Settings, paths: Paths) -> Service:
+    """Returns the edge agent with one source per car; its two ports move when they are busy by default."""
+    page = ports.claim("EDGE_PORT", settings.edge_port, EDGE_PORT)
+    metrics = ports.claim("METRICS_PORT", settings.metrics_port, METRICS_PORT, taken=frozenset({page}))
+    config, url = paths.edge / "edge.toml", f"http://127.0.0.1:{page}/"
+    return Service(
+        name="agent",
+        address=f"{url}  metrics http://127.0.0.1:{metrics}/metrics",
+        command=[sys.executable, "-m", "edge", "run", "--config", str(config)],
+        environment=_environment(settings, {"EDGE_PORT": str(page), "METRICS_PORT": str(metrics)}),
+        cwd=ROOT,
+        prepare=lambda: write_edge_config(config, settings, paths),
+        ready=lambda: answers(url),
+        health=url,
+    )
+
+
+def write_edge_config(path: Path, settings: Settings, paths: Paths) -> None:
+    """Writes the agent's edge.toml unless the user has taken it over (see its first line)."""
+    if path.exists() and not path.read_text(encoding="utf-8").startswith(GENERATED):
+        return
+    buses = vcan_buses(settings.cars)
+    lines = [
+        GENERATED,
+        'device = "local-agent"',
+        'clock = "system"   # cars and cloud are this machine: its own clock is good enough',
+        'data_dir = "data"',
+        "[uplink]",
+        f'url = "{api_url(settings)}"',
+    ]
+    for number, pack in enumerate(pack_ids(settings)):
+        bus = ("socketcan", buses[number]) if buses else ("slcan", f"../run/{paths.cars.name}/{pack}")
+        lines += [
+            "[[source]]",
+            f'pack_id = "{pack}"',
+            'type = "can"',
+            f'interface = "{bus[0]}"',
+            f'channel = "{bus[1]}"',
+        ]
+        lines += ['mapping = "mapping.toml"']
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def pack_ids(settings: Settings) -> Sequence[str]:
+    """Returns the packs of the simulated cars."""
+    return [f"BATTERY_{number:03d}" for number in range(1, settings.cars + 1)]
+
+
+def vcan_buses(count: int, net: Path = Path("/sys/class/net")) -> Sequence[str]:
+    """Returns vcan0.. when there is one that is up for every car, else nothing."""
+    up = 0x1
+    names = [f"vcan{number}" for number in range(count)]
+    try:
+        ready = all(int((net / name / "flags").read_text(), 16) & up for name in names)
+    except (OSError, ValueError):
+        return []
+    return names if ready else []
+
+
+def _environment(settings: Settings, more: Mapping[str, str]) -> Mapping[str, str]:
+    return {**settings.environment, "PYTHONUNBUFFERED": "1", **more}

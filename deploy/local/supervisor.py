@@ -1,0 +1,124 @@
+"""Keeps a list of services running: in order up, again when one dies, in reverse order down."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+import state
+from processes import end, identify
+from services import Child, Service, described, last_words
+
+from shared.errors import PacktwinError
+
+TICK_S = 0.2
+LOG_CHECK_S = 30.0
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopped(Exception):
+    """Somebody asked us to end while we were starting."""
+
+
+class Supervisor:
+    """Runs services until a signal; `say` gets one sentence per event, `publish` the state after every change."""
+
+    def __init__(
+        self,
+        services: Sequence[Service],
+        logs: Path,
+        say: Callable[[str], None],
+        publish: Callable[[Sequence[state.Running]], None],
+    ) -> None:
+        logs.mkdir(parents=True, exist_ok=True)
+        self._children = [Child(service, logs / f"{service.name}.log") for service in services]
+        self._say, self._publish = say, publish
+        self._stop = threading.Event()
+
+    def on_signals(self) -> None:
+        """From here on SIGINT, SIGTERM and SIGHUP end `start` and `keep` in an orderly way."""
+
+        def ask(_number: int, _frame: FrameType | None) -> None:
+            self._stop.set()
+
+        for number in ENDINGS:
+            signal.signal(number, ask)
+
+    def start(self) -> None:
+        """Starts the services one after the other, each when the one before answers.
+
+        PacktwinError: one ended or did not answer in time, with its last words. Stopped: a signal came.
+        """
+        for child in self._children:
+            child.service.prepare()
+            child.start(time.monotonic())
+            self._announce()
+            self._await(child)
+            self._say(f"{child.service.name:<9} {child.service.address}")
+        self._announce()
+
+    def _await(self, child: Child) -> None:
+        deadline = time.monotonic() + child.service.start_s
+        while not child.service.ready():
+            code = child.exit_code()
+            if code is not None:
+                raise PacktwinError(
+                    f"{child.service.name} did not start ({described(code)}): {last_words(child.log)} ({child.log})"
+                )
+            if time.monotonic() > deadline:
+                raise PacktwinError(
+                    f"{child.service.name} runs but does not answer after {child.service.start_s:.0f} s; see {child.log}"
+                )
+            if self._stop.wait(0.05):
+                raise Stopped
+
+    def keep(self) -> None:
+        """Restarts what dies until a signal comes."""
+        next_log_check_s = 0.0
+        while not self._stop.wait(TICK_S):
+            now_s = time.monotonic()
+            for child in self._children:
+                said = child.step(now_s)
+                if said is not None:
+                    self._say(said)
+                    self._announce()
+            if now_s >= next_log_check_s:
+                next_log_check_s = now_s + LOG_CHECK_S
+                for child in self._children:
+                    child.bound_log()
+
+    def stop(self) -> None:
+        """Ends all, the last started first; a second signal does not disturb it."""
+        for number in ENDINGS:
+            signal.signal(number, signal.SIG_IGN)
+        for child in reversed(self._children):
+            child.stop()
+
+    def _announce(self) -> None:
+        self._publish(
+            [
+                state.Running(
+                    name=child.service.name,
+                    address=child.service.address,
+                    process=child.identity,
+                    health=child.service.health,
+                    restarts=child.restarts,
+                )
+                for child in self._children
+            ]
+        )
+
+
+def end_leftovers(state_file: Path) -> None:
+    """Ends what a killed supervisor left running; processes of others with the same numbers are not touched."""
+    left = state.read(state_file)
+    if left is not None and identify(os.getpid()) != left.supervisor:
+        for running in reversed(left.services):
+            if running.process is not None:
+                end(running.process, signal.SIGINT if running.name == "database" else signal.SIGTERM)
+    state_file.unlink(missing_ok=True)
