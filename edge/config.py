@@ -1,4 +1,4 @@
-"""edge.toml as frozen dataclasses: read once at the start, handed down. Paths in it count from the file's own folder."""
+"""edge.toml as frozen dataclasses: read once, handed down. Paths in it count from the file's own folder."""
 
 from __future__ import annotations
 
@@ -87,11 +87,13 @@ def find_config(given: str | None) -> Path:
         if path.is_file():
             return path
     places = ", ".join(map(str, SEARCH))
-    raise ConfigError(f"no edge.toml found ({places}): give one with --config, a commented sample is {SAMPLES}/edge.toml")
+    raise ConfigError(
+        f"no edge.toml found ({places}): give one with --config, a commented sample is {SAMPLES}/edge.toml"
+    )
 
 
 def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
-    """edge.toml with the environment's overrides (TELEMETRY_INTERVAL, EDGE_PORT, METRICS_PORT, ALLOW_PLAINTEXT_HOSTS)."""
+    """edge.toml; TELEMETRY_INTERVAL, EDGE_PORT, METRICS_PORT and ALLOW_PLAINTEXT_HOSTS of the environment go first."""
     table = Table(read_toml(path), str(path))
     folder = path.absolute().parent
     device = table.id("device")
@@ -99,9 +101,7 @@ def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
         path=path,
         device=device,
         clock=table.choice("clock", "trusted", among=CLOCKS),
-        sample_s=_override(table, "sample_s", environ, "TELEMETRY_INTERVAL").number(
-            "sample_s", 1.0, lo=0.1, hi=3600.0
-        ),
+        sample_s=_override(table, "sample_s", environ, "TELEMETRY_INTERVAL").number("sample_s", 1.0, lo=0.1, hi=3600.0),
         outbox=_outbox(table, folder, device),
         uplink=_uplink(table.table("uplink"), folder, environ),
         page=_listen(table.table("page"), environ, 5002, "EDGE_PORT"),
@@ -152,9 +152,7 @@ def _outbox(table: Table, folder: Path, device: str) -> OutboxConfig:
         hot_dir = _TMPFS / f"packtwin-{os.getuid()}" / device if os.access(_TMPFS, os.W_OK) else None
     else:
         hot_dir = folder / hot if hot else None
-    return OutboxConfig(
-        cold_dir=folder / data_dir, hot_dir=hot_dir, max_bytes=int(max_mib * _MIB), flush_s=flush_s
-    )
+    return OutboxConfig(cold_dir=folder / data_dir, hot_dir=hot_dir, max_bytes=int(max_mib * _MIB), flush_s=flush_s)
 
 
 def _listen(table: Table, environ: Mapping[str, str], port: int, variable: str) -> Listen:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import cantools
+import cantools.errors
 
 from firmware_bridge.frames import EXTENDED
 from shared.errors import ConfigError, PacktwinError
@@ -51,7 +52,7 @@ class Message:
             raise FrameError("empty")
         try:
             values: dict[str, float] = self._message.decode(payload, decode_choices=False, allow_truncated=True)
-        except cantools.database.DecodeError:
+        except cantools.database.errors.DecodeError:
             raise FrameError("group") from None
         return values
 
@@ -69,12 +70,12 @@ class Dbc:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            database = cantools.database.load_file(path, database_format="dbc", cache_dir=None)
+            database: Any = cantools.database.load_file(path, database_format="dbc", cache_dir=None)
         except FileNotFoundError:
             raise ConfigError(f"{path} does not exist: give the path of a DBC file as dbc in the mapping") from None
         except OSError as error:
             raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-        except (cantools.database.Error, UnicodeDecodeError, ValueError, KeyError) as error:
+        except (cantools.errors.Error, UnicodeDecodeError, ValueError, KeyError) as error:
             first_line = str(error).partition("\n")[0]
             raise ConfigError(f"{path} is not a DBC that can be read: {first_line}") from None
         self._messages = {message.name: message for message in database.messages}

@@ -42,7 +42,7 @@ class _Plan:
 
 
 class Decoder:
-    """Decodes the frames of one bus. `frames`, `skipped` (not mapped) and `errors` (by reason) count since the start."""
+    """Decodes the frames of one bus. `frames`, `skipped` (not mapped) and `errors` (by reason) count from the start."""
 
     def __init__(self, mapping: Mapping, dbc: Dbc) -> None:
         aims: dict[str, list[_Aim]] = {}
@@ -91,9 +91,7 @@ class Decoder:
         return Fields(t_ns, values, reasons)
 
 
-def put(
-    target: Target, value: float, reason: str | None, values: dict[str, float], reasons: dict[str, str]
-) -> None:
+def put(target: Target, value: float, reason: str | None, values: dict[str, float], reasons: dict[str, str]) -> None:
     """Writes what the signal's `value` means for `target`: into `values`, or why it means nothing into `reasons`."""
     if not math.isfinite(value):
         reasons[target.name] = "invalid"

@@ -1,7 +1,7 @@
 """mapping.toml: what a source calls it -> what a Sample calls it. The one table between somebody's bus and our names.
 
-A target is a column of the Sample (`pack_v`, `cell_v[3]`, `extra.motor_rpm`), `balancing` or `balancing[3]`, or an alarm
-(`alarm.insulation:warning`).
+A target is a column of the Sample (`pack_v`, `cell_v[3]`, `extra.motor_rpm`), `balancing` or `balancing[3]`, or an
+alarm (`alarm.insulation:warning`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping as MappingType
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from edge.config import find_shipped
 from edge.tables import Table, nearest, read_toml
@@ -172,9 +172,7 @@ def _field(table: Table, name: str, builder: _LayoutBuilder) -> list[Target]:
     table.done()
     if isinstance(signals, str):
         return [Target(name, signals, scale, offset, values, max_age_s)]
-    return [
-        Target(f"{name}[{i}]", signal, scale, offset, values, max_age_s) for i, signal in enumerate(signals)
-    ]
+    return [Target(f"{name}[{i}]", signal, scale, offset, values, max_age_s) for i, signal in enumerate(signals)]
 
 
 def _signals(table: Table, name: str) -> str | list[str]:
@@ -219,7 +217,9 @@ def _values(table: Table, name: str) -> dict[float, float] | None:
     raw = table.raw("values", None)
     if raw is None:
         if is_state:
-            raise table.fail("values", "is missing: say which number is which state, such as { 0 = \"park\", 1 = \"drive\" }")
+            raise table.fail(
+                "values", 'is missing: say which number is which state, such as { 0 = "park", 1 = "drive" }'
+            )
         return None
     inner = Table(raw, f"{table.where} values")
     values: dict[float, float] = {}

@@ -1,4 +1,4 @@
-"""Reading TOML tables strictly: each key once and with its type; every complaint is one sentence with file, key and fix."""
+"""Reading TOML tables strictly: each key with its type; a complaint is one sentence with file, key and fix."""
 
 from __future__ import annotations
 
