@@ -1,0 +1,129 @@
+"""`python -m cloud`: migrate, api, ingest, pack. Exit 0 ok, 1 the work failed, 2 bad usage or configuration."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import psycopg
+
+from cloud import config as settings
+from cloud.config import Config
+from shared.errors import ConfigError, PacktwinError
+
+_EXAMPLES: Final = """examples:
+  python -m cloud migrate                 bring the database's tables up to date
+  python -m cloud api                     API, page and ingest on http://localhost:5001
+  python -m cloud pack import packs.csv   what people know of their packs
+  python -m cloud pack list
+
+Settings come from the environment and from .env: DB_HOST DB_PORT DB_NAME DB_USER DB_PASSWORD API_HOST API_PORT ...;
+.env.example lists them all."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog="python -m cloud",
+        description="packtwin's cloud side.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--env-file", type=Path, default=Path(".env"), metavar="F", help="settings file (default .env)")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("migrate", help="bring the database's tables up to date")
+    commands.add_parser("api", help="serve API and page; takes the uploads, too")
+    ingest = commands.add_parser("ingest", help="write what waits on the bus into the database")
+    ingest.add_argument("--from-start", action="store_true", help="read the bus from its start again")
+    pack = commands.add_parser("pack", help="what people know of their packs")
+    packs = pack.add_subparsers(dest="pack_command", required=True, metavar="COMMAND")
+    table = packs.add_parser("import", help="read a CSV table", description=_pack_columns())
+    table.add_argument("file", type=Path, metavar="F.csv")
+    packs.add_parser("list", help="print all packs as CSV")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; the exit code."""
+    options = parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        return _run(options, settings.load(os.environ, options.env_file))
+    except ConfigError as error:
+        return _say(error, 2)
+    except (PacktwinError, psycopg.Error) as error:
+        return _say(error, 1)
+    except KeyboardInterrupt:
+        return 0
+
+
+def _run(options: argparse.Namespace, config: Config) -> int:
+    if options.command == "migrate":
+        return _migrate(config)
+    if options.command == "api":
+        from cloud.api import process
+
+        process.run(config)
+        return 0
+    if options.command == "ingest":
+        raise ConfigError("with the direct bus the ingest runs inside the API process; start `python -m cloud api`")
+    return _import_packs(config, options.file) if options.pack_command == "import" else _list_packs(config)
+
+
+def _migrate(config: Config) -> int:
+    from cloud import db
+
+    with db.connect(config.database, "packtwin-migrate") as conn:
+        applied = db.migrate(conn)
+    for name in applied:
+        print(f"applied {name}")
+    print(f"{config.database.name} at {config.database.host}:{config.database.port} is up to date")
+    return 0
+
+
+def _import_packs(config: Config, file: Path) -> int:
+    from cloud import db
+    from cloud.db import queries_packs
+    from cloud.pack_table import read_packs
+
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}") from error
+    rows = read_packs(text, str(file))
+    with db.connect(config.database, "packtwin-pack") as conn:
+        queries_packs.import_packs(conn, rows)
+    print(f"{len(rows)} packs read from {file}")
+    return 0
+
+
+def _list_packs(config: Config) -> int:
+    from cloud import db
+    from cloud.db import queries_packs
+    from cloud.pack_table import write_packs
+
+    with db.connect(config.database, "packtwin-pack") as conn:
+        sys.stdout.write(write_packs(queries_packs.facts(conn)))
+    return 0
+
+
+def _pack_columns() -> str:
+    return (
+        "Columns: pack_id, and any of device, vehicle, fleet, chemistry (nmc lfp nca lmo lto), series, parallel, "
+        "nominal_ah, nominal_v, layout_file, commissioned (YYYY-MM-DD), tags (a;b;c), limits.NAME. "
+        "All or nothing; reading a table twice changes nothing."
+    )
+
+
+def _say(error: Exception, code: int) -> int:
+    print(f"cloud: {' '.join(str(error).split())}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+"""What the API asks of packs and devices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, LiteralString
+
+from psycopg import sql
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from cloud.db.connect import Connection
+from cloud.pack_table import PackRow
+from shared.errors import ConfigError
+from shared.fields import SCALARS
+
+Row = dict[str, Any]
+
+_TIMEOUT: Final = "SET statement_timeout = '15s'; SET default_transaction_read_only = on"
+_EMPTY_JSON: Final[dict[str, Any]] = {"limits": {}, "tags": []}
+_SCALAR_NAMES: Final = tuple(name for spec in SCALARS for name in spec.names if spec.kind != "state")
+
+
+def prepare_reader(conn: Connection) -> Connection:
+    """The connection itself, made read-only and impatient."""
+    conn.execute(_TIMEOUT)
+    return conn
+
+
+def ask(conn: Connection, query: LiteralString, values: Sequence[Any] | Row = ()) -> list[Row]:
+    """All rows of a query as dicts."""
+    with conn.cursor(row_factory=dict_row, binary=True) as cursor:
+        return cursor.execute(query, values).fetchall()
+
+
+def migrated(conn: Connection) -> int:
+    """How many migrations the database has; fails where it has no packtwin tables."""
+    return int(ask(conn, "SELECT count(*) AS n FROM migration")[0]["n"])
+
+
+def newest(conn: Connection, pack_id: str | None = None) -> list[Row]:
+    """pack_id, device and t_ns of the newest dated sample (both null = none yet), of one pack or of all, by id."""
+    return ask(
+        conn,
+        """
+        SELECT p.pack_id, d.device, l.t_ns
+        FROM pack p LEFT JOIN device d USING (device_key) LEFT JOIN latest l USING (pack_key)
+        WHERE %(pack_id)s::text IS NULL OR p.pack_id = %(pack_id)s
+        ORDER BY p.pack_id
+        """,
+        {"pack_id": pack_id},
+    )
+
+
+def pack_key(conn: Connection, pack_id: str) -> int | None:
+    """The key of a pack; None = unknown."""
+    rows = ask(conn, "SELECT pack_key FROM pack WHERE pack_id = %s", (pack_id,))
+    return rows[0]["pack_key"] if rows else None
+
+
+def packs(conn: Connection, pack_id: str | None = None) -> list[Row]:
+    """What is known of one pack or of all, by id: its table row, device and status, and under `sample` the newest."""
+    found = facts(conn, pack_id)
+    newest_samples = {row["pack_id"]: row for row in _newest_samples(conn, pack_id)}
+    for fact in found:
+        fact["sample"] = newest_samples.get(fact["pack_id"])
+    return found
+
+
+def facts(conn: Connection, pack_id: str | None = None) -> list[Row]:
+    """The table row, device and status of one pack or of all, by id."""
+    return ask(
+        conn,
+        """
+        SELECT p.pack_id, d.device, p.vehicle, p.fleet, p.chemistry, p.series, p.parallel, p.nominal_ah,
+               p.nominal_v, p.layout_file, p.limits, p.commissioned, p.tags, s.status
+        FROM pack p LEFT JOIN device d USING (device_key)
+        LEFT JOIN latest_battery_status s ON s.battery_id = p.pack_id
+        WHERE %(pack_id)s::text IS NULL OR p.pack_id = %(pack_id)s
+        ORDER BY p.pack_id
+        """,
+        {"pack_id": pack_id},
+    )
+
+
+def _newest_samples(conn: Connection, pack_id: str | None) -> list[Row]:
+    return ask(
+        conn,
+        f"""
+        SELECT p.pack_id, d.device, boot_hex(s.boot) AS boot, s.seq, s.mono_ns, s.t_ns,
+               state_name(s.state) AS state, {", ".join("s." + name for name in _SCALAR_NAMES)},
+               s.cell_v, s.temp_c, s.balancing::text AS balancing, s.alarms, s.quality,
+               x.names AS extra_names, s.extra
+        FROM latest l
+        JOIN pack p USING (pack_key)
+        JOIN device d ON d.device_key = l.device_key
+        CROSS JOIN LATERAL (
+            SELECT * FROM sample s
+            WHERE s.pack_key = l.pack_key AND s.t = l.t AND s.device_key = l.device_key AND s.boot = l.boot
+              AND s.seq = l.seq
+        ) s
+        LEFT JOIN extra_layout x ON x.layout_key = s.extra_layout
+        WHERE %(pack_id)s::text IS NULL OR p.pack_id = %(pack_id)s
+        """,
+        {"pack_id": pack_id},
+    )
+
+
+def device_mode(conn: Connection, device: str) -> str | None:
+    """The uplink mode that was set for a device; None = none, or the device is unknown."""
+    rows = ask(conn, "SELECT mode FROM device WHERE device = %s", (device,))
+    return rows[0]["mode"] if rows else None
+
+
+def devices(conn: Connection) -> list[Row]:
+    """Every device by id: its packs, when it was last heard, and its last report on a model (null = none yet)."""
+    return ask(
+        conn,
+        """
+        SELECT d.device, d.registered_at, d.mode,
+               (SELECT max(last_received_at) FROM received r WHERE r.device_key = d.device_key) AS last_seen,
+               (SELECT coalesce(array_agg(pack_id ORDER BY pack_id), '{}') FROM pack p
+                WHERE p.device_key = d.device_key) AS packs,
+               m.model_id, m.counter, m.step, m.reason, m.t_ns
+        FROM device d
+        LEFT JOIN LATERAL (
+            SELECT model_id, counter, step, reason, t_ns FROM report
+            WHERE device_key = d.device_key ORDER BY t DESC NULLS LAST, seq DESC LIMIT 1
+        ) m ON true
+        ORDER BY d.device
+        """,
+    )
+
+
+def events(conn: Connection, pack_id: str | None, only_open: bool, limit: int) -> list[Row]:
+    """The newest record of each event, newest first, of one pack or of all."""
+    return ask(
+        conn,
+        """
+        SELECT * FROM (
+            SELECT DISTINCT ON (device, id) * FROM events
+            WHERE %(pack_id)s::text IS NULL OR pack_id = %(pack_id)s
+            ORDER BY device, id, (cleared_t_ns IS NULL), t_ns DESC NULLS LAST, seq DESC
+        ) newest
+        WHERE NOT %(only_open)s OR cleared_t_ns IS NULL
+        ORDER BY coalesce(since_t_ns, t_ns) DESC NULLS LAST, seq DESC
+        LIMIT %(limit)s
+        """,
+        {"pack_id": pack_id, "only_open": only_open, "limit": limit},
+    )
+
+
+def import_packs(conn: Connection, rows: Sequence[PackRow]) -> None:
+    """Writes what a table says of packs, all or nothing; ConfigError for a device that is not known."""
+    with conn.transaction():
+        for row in rows:
+            conn.execute("INSERT INTO pack (pack_id) VALUES (%s) ON CONFLICT DO NOTHING", (row.pack_id,))
+            for column, value in row.values.items():
+                _set_column(conn, row.pack_id, column, value)
+            if row.device:
+                _set_device(conn, row)
+
+
+def _set_column(conn: Connection, pack_id: str, column: str, value: Any) -> None:
+    if column in _EMPTY_JSON:
+        value = Jsonb(_EMPTY_JSON[column] if value is None else value)
+    statement = sql.SQL("UPDATE pack SET {} = %s WHERE pack_id = %s").format(sql.Identifier(column))
+    conn.execute(statement, (value, pack_id))
+
+
+def _set_device(conn: Connection, row: PackRow) -> None:
+    changed = conn.execute(
+        """
+        UPDATE pack SET device_key = d.device_key FROM device d WHERE d.device = %s AND pack_id = %s
+        """,
+        (row.device, row.pack_id),
+    ).rowcount
+    if not changed:
+        raise ConfigError(
+            f"pack {row.pack_id}: device {row.device} is not known; leave the cell empty, "
+            "then the first device that sends the pack has it"
+        )

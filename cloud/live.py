@@ -1,0 +1,214 @@
+"""What was just committed, on its way to whoever watches: bounded, never backwards in time, in nobody's way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+
+from cloud.ingest import Outcome
+from shared.block import NO_TIME, SampleBlock
+from shared.records import Estimate, Event, boot_hex
+from shared.wire_json import plain, record_dict
+
+log = logging.getLogger(__name__)
+
+QUEUE_MESSAGES: Final = 256
+"""How many messages wait for one slow reader before the oldest are dropped."""
+PENDING_COMMITS: Final = 16
+"""How many commits wait to be turned into messages before whole commits are dropped."""
+
+
+def iso(t_ns: int | None) -> str | None:
+    """UTC nanoseconds as ISO 8601 with microseconds, `Z` at the end; None stays None."""
+    if t_ns is None:
+        return None
+    seconds, rest_ns = divmod(t_ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest_ns // 1000:06d}Z"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One record for the stream: kind is sample, estimate or event; body is its JSON."""
+
+    pack_id: str
+    kind: str
+    body: bytes
+
+
+class Subscriber:
+    """One reader's bounded queue. Lives on the event loop; `pack_id` None = all packs."""
+
+    def __init__(self, pack_id: str | None, limit: int = QUEUE_MESSAGES) -> None:
+        self.pack_id = pack_id
+        self.ended = False
+        self._waiting: deque[Message] = deque(maxlen=limit)
+        self._dropped = 0
+        self._ready = asyncio.Event()
+
+    def skip(self, count: int) -> None:
+        """Counts what this reader will never see."""
+        self._dropped += count
+
+    def offer(self, message: Message) -> None:
+        """Queues a message of interest; the oldest goes when the reader is too slow."""
+        if self.pack_id not in (None, message.pack_id):
+            return
+        if len(self._waiting) == self._waiting.maxlen:
+            self.skip(1)
+        self._waiting.append(message)
+        self._ready.set()
+
+    def end(self) -> None:
+        """Wakes the reader and lets it go."""
+        self.ended = True
+        self._ready.set()
+
+    async def take(self, timeout_s: float) -> tuple[int, list[Message]]:
+        """(number of messages dropped since the last call, what is queued); (0, []) after `timeout_s` of silence."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._ready.wait()
+        except TimeoutError:
+            return 0, []
+        if not self.ended:
+            self._ready.clear()
+        dropped, self._dropped = self._dropped, 0
+        messages = list(self._waiting)
+        self._waiting.clear()
+        return dropped, messages
+
+
+class Hub:
+    """Hands committed records to subscribers. Lives on the event loop; one thread of its own writes the JSON."""
+
+    def __init__(self, now_ns: Callable[[], int] = time.time_ns) -> None:
+        self._now_ns = now_ns
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._subscribers: set[Subscriber] = set()
+        self._watched: frozenset[str | None] = frozenset()
+        self._thread = ThreadPoolExecutor(1, "live")
+        self._pending = 0
+        self._lock = threading.Lock()  # guards the two below, which the thread and seed() both write
+        self._shown_ns: dict[str, int] = {}
+        self._device_of: dict[str, str] = {}
+        self._closed = False
+
+    def start(self) -> None:
+        """Binds the hub to the running event loop."""
+        self._loop = asyncio.get_running_loop()
+
+    def close(self) -> None:
+        """Ends every stream; later subscribers end at once."""
+        self._closed = True
+        for subscriber in self._subscribers:
+            subscriber.end()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def subscribe(self, pack_id: str | None) -> Subscriber:
+        """A new reader of one pack's records, or of all packs' (None)."""
+        subscriber = Subscriber(pack_id)
+        self._subscribers.add(subscriber)
+        self._watch()
+        if self._closed:
+            subscriber.end()
+        return subscriber
+
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        """Forgets a reader; may be called twice."""
+        self._subscribers.discard(subscriber)
+        self._watch()
+
+    def seed(self, pack_id: str, device: str | None, t_ns: int | None) -> None:
+        """Says what is known of a pack before anything of it came by: its device and its newest row."""
+        with self._lock:
+            if device is not None:
+                self._device_of.setdefault(pack_id, device)
+            if t_ns is not None:
+                self._shown_ns[pack_id] = max(t_ns, self._shown_ns.get(pack_id, t_ns))
+
+    def watches(self, device: str | None) -> bool:
+        """Whether someone looks at one of the device's packs right now (None: of any device's).
+
+        A list of all packs does not count: it would make the whole fleet talk every second.
+        """
+        return any(device in (None, self._device_of.get(pack)) for pack in self._watched if pack is not None)
+
+    @property
+    def readers(self) -> int:
+        """The number of open streams."""
+        return len(self._subscribers)
+
+    def publish(self, outcomes: Sequence[Outcome]) -> None:
+        """Takes what one transaction committed."""
+        if self._closed or not any(outcome.written for outcome in outcomes):
+            return
+        if self._pending >= PENDING_COMMITS:
+            for subscriber in self._subscribers:
+                subscriber.skip(sum(outcome.written for outcome in outcomes))
+            return
+        self._pending += 1
+        self._thread.submit(self._write, outcomes, self._watched)
+
+    def _write(self, outcomes: Sequence[Outcome], watched: frozenset[str | None]) -> None:
+        messages: list[Message] = []
+        try:
+            with self._lock:
+                for outcome in outcomes:
+                    messages.extend(self._news(outcome, watched))
+        except Exception:
+            log.exception("the live stream lost a commit of %d batches", len(outcomes))
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._deliver, messages)
+
+    def _news(self, batch: Outcome, watched: frozenset[str | None]) -> Iterable[Message]:
+        head = {"device": batch.device, "boot": boot_hex(batch.boot)}
+        for block in batch.blocks:
+            self._device_of[block.pack_id] = batch.device
+            news = self._newer(block)
+            if news is not None and not watched.isdisjoint((None, block.pack_id)):
+                for row in news.dicts():
+                    yield Message(block.pack_id, "sample", _json(head | plain(row)))
+        for kind, records in (("estimate", batch.estimates), ("event", batch.events)):
+            for record in records:
+                if not watched.isdisjoint((None, record.pack_id)):
+                    yield Message(record.pack_id, kind, _json(head | _single(record)))
+
+    def _newer(self, block: SampleBlock) -> SampleBlock | None:
+        """The rows that are newer than the last one shown of the pack: a backlog never makes a chart jump back."""
+        floor_ns = self._shown_ns.get(block.pack_id, NO_TIME)
+        newest_ns = int(block.t_ns.max())
+        if newest_ns <= floor_ns:
+            return None
+        # A device whose clock ran ahead must not silence its later rows: the floor never lies in the future.
+        self._shown_ns[block.pack_id] = max(floor_ns, min(newest_ns, self._now_ns()))
+        return block if block.t_ns[0] > floor_ns else block.take(block.t_ns > floor_ns)
+
+    def _deliver(self, messages: Sequence[Message]) -> None:
+        self._pending -= 1
+        for subscriber in self._subscribers:
+            for message in messages:
+                subscriber.offer(message)
+
+    def _watch(self) -> None:
+        self._watched = frozenset(subscriber.pack_id for subscriber in self._subscribers)
+
+
+def _single(record: Estimate | Event) -> dict[str, Any]:
+    values = record_dict(record)
+    if isinstance(record, Event):
+        values |= {"since": iso(record.since_t_ns), "cleared": iso(record.cleared_t_ns)}
+    return values
+
+
+def _json(record: dict[str, Any]) -> bytes:
+    return orjson.dumps(record | {"t": iso(record["t_ns"])})
