@@ -17,10 +17,10 @@ from firmware_bridge.pack.vehicle import Traction
 
 TICK_S: Final = 0.1
 
-_DCDC_W: Final = 320.0
+DCDC_W: Final = 320.0
 _ASLEEP_W: Final = 12.0
 _CABIN_W_PER_K: Final = 110.0
-_CABIN_TARGET_C: Final = 21.0
+CABIN_TARGET_C: Final = 21.0
 _CABIN_J_PER_K: Final = 60_000.0
 _HVAC_MAX_W: Final = 4000.0
 CHARGER_W: Final = {"charge_ac": 10_600.0, "charge_dc": 120_000.0}
@@ -50,7 +50,7 @@ class Car:
         self.hvac_w = self.aux_w = 0.0
         self.cabin_c = self.ambient_c
         self.odometer_km = self.bms.cycles * 320.0
-        self.trip_km = self.session_kwh = self.drive_s = 0.0
+        self.trip_km = self.trip_kwh = self.session_kwh = self.drive_s = 0.0
         self.motor_c = self.inverter_c = self.ambient_c + 15.0
         self.steering_deg = 0.0
 
@@ -93,20 +93,22 @@ class Car:
     def _climate(self) -> None:
         """Cabin heating and cooling, and what all small consumers take together."""
         occupied = self.demand.state == "drive"
-        needed_w = _CABIN_W_PER_K * (_CABIN_TARGET_C - self.cabin_c) * 8 if occupied else 0.0
+        needed_w = _CABIN_W_PER_K * (CABIN_TARGET_C - self.cabin_c) * 8 if occupied else 0.0
         self.hvac_w = min(abs(needed_w), _HVAC_MAX_W)
         heat_w = math.copysign(self.hvac_w * 1.6, needed_w) if needed_w else 0.0
         self.cabin_c += (heat_w - _CABIN_W_PER_K * (self.cabin_c - self.ambient_c)) * TICK_S / _CABIN_J_PER_K
-        awake_w = _DCDC_W + self.hvac_w + self.cooling.power_w
+        awake_w = DCDC_W + self.hvac_w + self.cooling.power_w
         self.aux_w = awake_w if self.demand.awake else _ASLEEP_W
 
     def _wear(self) -> None:
         """Counters and the slow temperatures of motor and inverter."""
         moved_km = self.demand.speed_mps * TICK_S / 1000
         self.odometer_km += moved_km
-        self.trip_km = self.trip_km + moved_km if self.demand.state == "drive" else 0.0
-        self.drive_s += TICK_S if self.demand.state == "drive" else 0.0
-        charging = self.demand.state in CHARGER_W
+        driving, charging = self.demand.state == "drive", self.demand.state in CHARGER_W
+        taken_kwh = -self.current_a * self.bms.pack_v * TICK_S / 3.6e6
+        self.trip_km = self.trip_km + moved_km if driving else 0.0
+        self.trip_kwh = self.trip_kwh + taken_kwh if driving else 0.0
+        self.drive_s += TICK_S if driving else 0.0
         charged_kwh = self.charger_a * self.bms.pack_v * TICK_S / 3.6e6
         self.session_kwh = self.session_kwh + charged_kwh if charging else 0.0
         loss_w = abs(self.traction.battery_w) * 0.06

@@ -9,7 +9,7 @@ import numpy as np
 
 from firmware_bridge.pack import cells
 from firmware_bridge.pack.bms import CHARGE_TO_V
-from firmware_bridge.pack.car import Car
+from firmware_bridge.pack.car import CABIN_TARGET_C, DCDC_W, Car
 from firmware_bridge.pack.cells import Floats
 from firmware_bridge.pack.faults import TEMPS
 from shared.fields import ALARM_CODES, STATES
@@ -17,6 +17,8 @@ from shared.fields import ALARM_CODES, STATES
 _OVERLOAD: Final = 1.15  # what the pack can do for 2 s against 10 s
 _TORQUE_MAX_NM: Final = 310.0
 _ACTIVE_W: Final = 50.0
+_USUAL_KWH_PER_100KM: Final = 16.5
+_TRIP_SAYS_KM: Final = 0.5  # a shorter trip says nothing of consumption
 
 
 def signals(car: Car) -> dict[str, float]:
@@ -161,9 +163,9 @@ def _charging(car: Car) -> dict[str, float]:
         "EvseState": 3 if ac or dc else 0,
         "PlugState": 1 if ac else 2 if dc else 0,
         "SessionEnergy": car.session_kwh,
-        "DcdcInputCurrent": 320.0 / bms.pack_v if awake else 0.0,
+        "DcdcInputCurrent": DCDC_W / bms.pack_v if awake else 0.0,
         "DcdcOutputVoltage": 13.8 if awake else 12.6,
-        "DcdcOutputCurrent": 21.5 if awake else 0.0,
+        "DcdcOutputCurrent": 0.93 * DCDC_W / 13.8 if awake else 0.0,
         "DcdcTemp": car.cooling.coolant_in_c + 12.0,
         "DcdcOn": awake,
     }
@@ -171,7 +173,7 @@ def _charging(car: Car) -> dict[str, float]:
 
 def _climate(car: Car) -> dict[str, float]:
     loop, faults = car.cooling, car.faults
-    heating = car.cabin_c < 21.0
+    heating = car.cabin_c < CABIN_TARGET_C
     return {
         "AuxPower": car.aux_w,
         "HvacPower": car.hvac_w,
@@ -184,7 +186,7 @@ def _climate(car: Car) -> dict[str, float]:
         "ChillerPower": loop.chiller_w,
         "FanDuty": 100.0 * loop.fan,
         "CabinTemp": car.cabin_c,
-        "CabinTarget": 21.0,
+        "CabinTarget": CABIN_TARGET_C,
         "CompressorSpeed": 0.0 if heating else 1.5 * car.hvac_w,
         "PtcPower": car.hvac_w if heating and car.hvac_w > _ACTIVE_W else 0.0,
         "AmbientTemp": car.ambient_c + faults.of("ambient_c"),
@@ -202,8 +204,8 @@ def _counters(car: Car) -> dict[str, float]:
         "EnergyRemaining": bms.usable_kwh,
         "Odometer": car.odometer_km + faults.of("odometer_km"),
         "TripDistance": car.trip_km,
-        "Consumption": 16.5,
-        "Range": bms.usable_kwh / 0.165,
+        "Consumption": 100 * car.trip_kwh / car.trip_km if car.trip_km > _TRIP_SAYS_KM else _USUAL_KWH_PER_100KM,
+        "Range": 100 * bms.usable_kwh / _USUAL_KWH_PER_100KM,
         "OperatingTime": car.t_s,
         "DriveTime": car.drive_s,
         "TyrePressureFL": warm_kpa,

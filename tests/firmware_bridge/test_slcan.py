@@ -128,7 +128,7 @@ def test_a_length_that_can_does_not_know_is_not_encoded() -> None:
         encode(FrameBatch.of("can0", [(0, 1, bytes(9))]))
 
 
-def test_parsed_as_python_can_parses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parsed_as_python_can_parses() -> None:
     slcan_bus = pytest.importorskip("can.interfaces.slcan").slcanBus
     batch = FrameBatch.of("can0", [(7, 0x123, b"\x01\xfe"), (7, 0x18FF50E5 | EXTENDED, bytes(range(8))), (7, 5, b"")])
     bus = slcan_bus("loop://", sleep_after_open=0)
