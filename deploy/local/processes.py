@@ -1,4 +1,4 @@
-"""Starting, recognising and ending processes of our own, so that none outlives us and none of a stranger's is touched."""
+"""Starting, recognising and ending processes of our own: none outlives us, none of a stranger's is touched."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A process that cannot be mistaken for a later one with the same number: pid and its start, in clock ticks since boot."""
+    """A process that no later one with the same number is taken for: pid, and its start in clock ticks since boot."""
 
     pid: int
     start_ticks: int
@@ -71,7 +71,7 @@ def spawn(
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=before_exec,
+            preexec_fn=before_exec,  # noqa: PLW1509 - nobody here starts a thread
             user=account.uid if account else None,
             group=account.gid if account else None,
             extra_groups=[] if account else None,
@@ -79,7 +79,7 @@ def spawn(
 
 
 def end(process: Identity, polite: signal.Signals = signal.SIGTERM, grace_s: float = 10.0) -> None:
-    """Ends one process: politely, then, when it still lives after `grace_s`, by SIGKILL; what is left of its group goes too."""
+    """Ends a process: politely, and by SIGKILL if it lives after `grace_s`; what is left of its group goes too."""
     if is_alive(process):
         os.kill(process.pid, polite)  # to the head alone, which ends the rest in its own order
     deadline = time.monotonic() + grace_s
@@ -93,7 +93,7 @@ def end(process: Identity, polite: signal.Signals = signal.SIGTERM, grace_s: flo
 
 def _kill_group(process: Identity) -> None:
     # A dead child of ours is a zombie until it is reaped, so its number, and its group's, is not yet anyone else's.
-    # A dead process of an earlier run was reaped by init: its number may be a stranger's, so only a living one is killed.
+    # A dead process of an earlier run was reaped by init: its number may be a stranger's, so it is left alone.
     try:
         ours = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:

@@ -58,7 +58,7 @@ def alone(paths: stack.Paths) -> Iterator[None]:
 def running(
     services: Sequence[Service], settings: Settings, at: postgres.Login, paths: stack.Paths
 ) -> Iterator[Supervisor]:
-    """Runs the services while the body runs; all are down when this ends, however it ends."""
+    """Runs the services while the body runs; all are down when this ends, however it ends. Stopped: a signal came."""
     me = identify(os.getpid())
     assert me is not None, "this process runs"
     told = at.environment()
@@ -73,8 +73,6 @@ def running(
     try:
         supervisor.start()
         yield supervisor
-    except Stopped:
-        pass
     finally:
         supervisor.stop()
         paths.state.unlink(missing_ok=True)
@@ -83,7 +81,7 @@ def running(
 
 @contextlib.contextmanager
 def foreground() -> Iterator[None]:
-    """Takes the terminal from `make` for the time being: Ctrl-C then reaches us alone, and an orderly end is exit code 0."""
+    """Takes the terminal from `make` meanwhile: Ctrl-C then reaches us alone, and an orderly end is exit code 0."""
     try:
         terminal = os.open("/dev/tty", os.O_RDWR)
     except OSError:
@@ -150,7 +148,7 @@ def _await_end(process: Identity) -> None:
 
 
 def logs(paths: stack.Paths, lines: str = "20") -> int:
-    """Prints the last lines of every log, then what is added, until Ctrl-C; without a terminal on stdout only the former."""
+    """Prints the last lines of every log, then, on a terminal, what is added to them until Ctrl-C."""
     if not lines.isdigit():
         raise ConfigError(f"logs: {lines!r} is not a number of lines; try make logs N=50")
     if not any(paths.logs.glob("*.log")):
@@ -202,7 +200,6 @@ def with_services(paths: stack.Paths, names: str, *command: str) -> int:
             raise ConfigError(f"with: {names} is not a list of {', '.join(makers)}")
         with running([makers[name]() for name in wanted], settings, at, paths):
             return _call(command, settings, at, stack.api_url(settings))
-    return 1  # a signal came while they started
 
 
 def _call(command: Sequence[str], settings: Settings, at: postgres.Login, api_url: str) -> int:
@@ -252,6 +249,8 @@ def main(arguments: Sequence[str]) -> int:
             case _:
                 print((__doc__ or "").strip().splitlines()[-1], file=sys.stderr)
                 return 2
+    except Stopped:
+        return 0
     except PacktwinError as error:
         print(f"packtwin: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1

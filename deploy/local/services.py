@@ -71,7 +71,7 @@ class Child:
         return None if self._popen is None else self._popen.poll()
 
     def step(self, now_s: float) -> str | None:
-        """Starts a dead child again when its pause is over. Returns a sentence for the terminal when something happened."""
+        """Starts a dead child again when its pause is over. Returns a sentence when something happened."""
         code = self.exit_code()
         if code is None:
             return None

@@ -6,7 +6,7 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,20 +132,17 @@ def migrate(environment: Mapping[str, str]) -> None:
 
 
 def cars(settings: Settings, paths: Paths) -> Service:
-    """Returns the simulated cars: on vcan0.. where these interfaces are up, else each on a serial port as an adapter has."""
+    """Returns the simulated cars: on vcan0.. where these are up, else each on a serial port like an adapter's."""
     packs = pack_ids(settings)
     buses = vcan_buses(settings.cars)
     where = ["--interface", "socketcan", "--channel", ",".join(buses)] if buses else ["--channel", str(paths.cars)]
-    ready: Callable[[], bool] = (
-        (lambda: True) if buses else (lambda: all((paths.cars / pack).exists() for pack in packs))
-    )
     return Service(
         name="cars",
         address=f"{packs[0]} .. {packs[-1]} on {', '.join(buses) if buses else 'serial ports'}",
         command=[sys.executable, "-m", "firmware_bridge", "sim", "--cars", str(settings.cars), *where],
         environment=_environment(settings, {}),
         cwd=ROOT,
-        ready=ready,
+        ready=lambda: bool(buses) or all((paths.cars / pack).exists() for pack in packs),
     )
 
 

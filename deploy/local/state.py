@@ -43,7 +43,7 @@ def write(path: Path, state: State) -> None:
 
 
 def read(path: Path) -> State | None:
-    """Returns the state as last written; None when there is none or it is unreadable (then nothing can be told from it)."""
+    """Returns the state as last written; None when there is none or it cannot be read."""
     try:
         raw = json.loads(path.read_text())
         return State(
@@ -57,6 +57,10 @@ def read(path: Path) -> State | None:
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _identity(raw: dict[str, int] | None) -> Identity | None:
+    return None if raw is None else Identity(**raw)
 
 
 class Lock(AbstractContextManager["Lock"]):

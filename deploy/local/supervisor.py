@@ -71,9 +71,8 @@ class Supervisor:
                     f"{child.service.name} did not start ({described(code)}): {last_words(child.log)} ({child.log})"
                 )
             if time.monotonic() > deadline:
-                raise PacktwinError(
-                    f"{child.service.name} runs but does not answer after {child.service.start_s:.0f} s; see {child.log}"
-                )
+                waited_s = child.service.start_s
+                raise PacktwinError(f"{child.service.name} does not answer after {waited_s:.0f} s; see {child.log}")
             if self._stop.wait(0.05):
                 raise Stopped
 
