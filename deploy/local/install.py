@@ -26,10 +26,10 @@ SETS: Mapping[str, tuple[str, ...]] = {
 
 def pinned(name: str, lock: str) -> str:
     """Returns the lock's block of one package (`name==1.2 --hash=...`), as a requirements file holds it."""
-    found = re.search(rf"^{re.escape(name)}==.*(?:\\\n    --hash=.*)*$", lock, re.MULTILINE)
+    found = re.search(rf"^{re.escape(name)}==.*\n(?:    --hash=.*\n)*", lock, re.MULTILINE)
     if found is None:
         raise SystemExit(f"packtwin: requirements.lock has no {name}; run 'make lock'")
-    return found.group(0) + "\n"
+    return found.group(0)
 
 
 def pip_settings(environment: Mapping[str, str], configured: str) -> dict[str, str]:
