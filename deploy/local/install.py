@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -43,6 +44,10 @@ def pip_settings(environment: Mapping[str, str], configured: str) -> dict[str, s
         "UV_INDEX": environment.get("PIP_EXTRA_INDEX_URL") or known.get("extra-index-url", ""),
         "SSL_CERT_FILE": environment.get("PIP_CERT") or known.get("cert", ""),
     }
+    if ssl.create_default_context().cert_store_stats()[
+        "x509_ca"
+    ]:  # as pip: the machine's authorities, where it has any
+        told["UV_SYSTEM_CERTS"] = "true"
     return {key: value for key, value in told.items() if value and key not in environment}
 
 
@@ -64,14 +69,15 @@ def uv(python: str = sys.executable) -> list[str]:
                     "--require-hashes",
                     "-r",
                     requirement.name,
-                ]
+                ],
+                {},
             )
     return [str(binary)]
 
 
-def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+def run(command: Sequence[str], environment: Mapping[str, str]) -> None:
     """Runs one installer step; its own message is the error, and this process ends with 1."""
-    if subprocess.run(command, cwd=ROOT, env=environment and {**os.environ, **environment}, check=False).returncode:
+    if subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, check=False).returncode:
         raise SystemExit(f"packtwin: could not install; the lines above say why (step: {' '.join(command[:4])} ...)")
 
 
