@@ -44,9 +44,8 @@ def pip_settings(environment: Mapping[str, str], configured: str) -> dict[str, s
         "UV_INDEX": environment.get("PIP_EXTRA_INDEX_URL") or known.get("extra-index-url", ""),
         "SSL_CERT_FILE": environment.get("PIP_CERT") or known.get("cert", ""),
     }
-    if ssl.create_default_context().cert_store_stats()[
-        "x509_ca"
-    ]:  # as pip: the machine's authorities, where it has any
+    authorities = ssl.create_default_context().cert_store_stats()["x509_ca"]
+    if authorities:  # as pip does: the machine's own, where it has any
         told["UV_SYSTEM_CERTS"] = "true"
     return {key: value for key, value in told.items() if value and key not in environment}
 
@@ -58,20 +57,8 @@ def uv(python: str = sys.executable) -> list[str]:
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirement:
             requirement.write(pinned("uv", LOCK.read_text()))
             requirement.flush()
-            run(
-                [
-                    python,
-                    "-m",
-                    "pip",
-                    "install",
-                    "-q",
-                    "--disable-pip-version-check",
-                    "--require-hashes",
-                    "-r",
-                    requirement.name,
-                ],
-                {},
-            )
+            pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+            run([*pip, "--require-hashes", "-r", requirement.name], {})
     return [str(binary)]
 
 
@@ -81,14 +68,22 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> None:
         raise SystemExit(f"packtwin: could not install; the lines above say why (step: {' '.join(command[:4])} ...)")
 
 
+def write_lock(told: Mapping[str, str]) -> None:
+    """Writes the lock anew: every extra and the installer's tools, all platforms, no addresses."""
+    everything = ["pyproject.toml", "--all-extras", "--group", "install", "--universal", "--python-version", "3.11"]
+    plain = ["--generate-hashes", "--no-emit-index-url", "--no-header", "--no-annotate", "-q", "--upgrade"]
+    run([*uv(), "pip", "compile", *everything, *plain, "-o", LOCK.name], told)
+
+
 def main(arguments: Sequence[str]) -> None:
-    """Installs the set named first (`run`, `node`, `dev`) and the project itself, editable."""
-    if len(arguments) != 1 or arguments[0] not in SETS:
-        raise SystemExit(f"usage: install.py {'|'.join(SETS)}")
-    pip_config = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
-    )
-    told = pip_settings(os.environ, pip_config.stdout)
+    """Installs the set named (`run`, `node`, `dev`) and the project itself, editable; `lock` writes the lock anew."""
+    if len(arguments) != 1 or arguments[0] not in (*SETS, "lock"):
+        raise SystemExit(f"usage: install.py {'|'.join(SETS)}|lock")
+    pip_config = [sys.executable, "-m", "pip", "config", "list"]
+    told = pip_settings(os.environ, subprocess.run(pip_config, capture_output=True, text=True, check=False).stdout)
+    if arguments[0] == "lock":
+        write_lock(told)
+        return
     install = [*uv(), "pip", "install", "-q", "--python", sys.executable]
     locked = [*install, "-c", str(LOCK), "--require-hashes"]
     extras = [word for extra in SETS[arguments[0]] for word in ("--extra", extra)]

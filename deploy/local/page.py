@@ -57,7 +57,7 @@ def main(scripts: Sequence[str]) -> None:
     env = environment(node)
     installed, lock = WEB / "node_modules" / ".package-lock.json", WEB / "package-lock.json"
     if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
-        npm_step([*npm, "ci", "--no-audit", "--no-fund", "--loglevel=error"], env)
+        npm_step([*npm, "ci", "--no-audit", "--no-fund", "--silent"], env)
         installed.touch()
     for script in scripts:
         npm_step([*npm, "run", "--silent", script], env)
