@@ -1,24 +1,86 @@
-"""The outbox: what was measured stays here until the cloud says that it has it. (signatures; the body is on its way)"""
+"""The outbox: what was measured stays here until the cloud says that it has it.
+
+Two SQLite files with the same tables. `put` writes to the hot one, on tmpfs: no flash, and a killed process loses
+nothing. What the cloud has not acknowledged within `flush_s` moves, as one compact block, to the cold one on flash,
+where a power cut does not reach it. Without tmpfs there is one file, which is both.
+
+Threads: any of them may call anything. `_lock` orders all that touches the cold file (flush, take, settle ...); a put
+waits for `_put_lock` and the hot file only, so never for flash. Whoever needs both takes `_lock` first.
+
+Accounts: each file counts, in the transaction that does it, what came into it or left it for good; moving a row from
+hot to cold counts nothing. Their sum and the rows and blocks that are there agree after a kill at any point.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
-from edge.books import Books
-from edge.outbox_records import Measured, OutboxError, OutboxFull, Record, Settled, Taken
+import numpy as np
+
+from edge.books import Books, Tally, balance
+from edge.outbox_boots import Boots
+from edge.outbox_cold import Cold
+from edge.outbox_flush import BLOCK_BYTES, block_of_batch, blocks_of, gap_of
+from edge.outbox_records import (
+    NO_SEQS,
+    Measured,
+    OutboxError,
+    OutboxFull,
+    Record,
+    Row,
+    Settled,
+    Taken,
+    batch_of,
+    dated,
+    merged,
+    only,
+    priority,
+    row_of,
+    sample_seqs,
+    split_receipt,
+)
+from edge.outbox_recovery import Opened, forget_doubles, lock_folder, losses, open_store, open_stores, room_bytes
+from edge.outbox_store import Corrupt, tally_text
+from shared.batch import Batch, Ints, ranges
 from shared.records import Receipt
+from shared.wire import encode_batch
 
 __all__ = ["Measured", "Outbox", "OutboxError", "OutboxFull", "Record", "Settled", "Taken"]
 
+log = logging.getLogger(__name__)
+
+_HOT_BYTES: Final = 64 << 20
+_ROW_BYTES: Final = 120
+_MAX_REJECT_BYTES: Final = 64 << 10
+_EARLY_S: Final = 1.5
+"""Flush so long before a row's time is up: flush is called once a second and takes its own time."""
+
+
+@dataclass(slots=True)
+class _Flight:
+    """Where taken records are now: seqs among the rows, and blocks with their seqs."""
+
+    boot_no: int
+    rows: Ints
+    blocks: dict[int, Ints] = field(default_factory=dict)
+
 
 class Outbox:
-    """One process may have it open. `put` may run in one thread, `flush` in another, `take`... in a third."""
+    """One process at a time has it open; starting is a new boot, or `boot` again for the replay of a file.
 
-    boot: int
-    flush_s: float  # may be changed while running (economy mode: 90)
+    device: who sends. cold_dir: on flash. hot_dir: on tmpfs, None = there is none. now: the clock's mono_ns.
+    max_bytes: of both files together. flush_s may be changed while it runs.
+    Raises ConfigError when another process has it or a folder is of no use, OutboxError when a file cannot be opened.
+    """
 
-    def __init__(  # noqa: PLR0913
+    def __init__(  # noqa: PLR0913 - each is a promise of its own
         self,
         device: str,
         cold_dir: Path,
@@ -30,40 +92,381 @@ class Outbox:
         kernel_boot_id: str,
         boot: int | None = None,
     ) -> None:
-        raise NotImplementedError
+        self.device, self.flush_s = device, flush_s
+        self._now, self._kernel = now, kernel_boot_id
+        self._lock = threading.RLock()
+        self._put_lock = threading.RLock() if hot_dir else self._lock
+        self._tokens = itertools.count(1)
+        self._flights: dict[int, _Flight] = {}
+        self._unready: set[int] = set()  # blocks whose rows are still in the hot file too
+        self._unbooked = Tally()
+        self._next = 0
+        self._rate_hz, self._window_ns, self._window_rows = 0.0, now(), 0
+        self._hot_bytes = min(_HOT_BYTES, max_bytes // 4) if hot_dir else max_bytes
+        self._folder_lock = lock_folder(cold_dir)
+        try:
+            self._cold_bytes = room_bytes(cold_dir, max_bytes - (self._hot_bytes if hot_dir else 0))
+            opened = open_stores(
+                cold_dir, hot_dir, cold_bytes=self._cold_bytes, hot_bytes=self._hot_bytes, kernel=kernel_boot_id
+            )
+            self._hot = opened.hot
+            self._boots = Boots(opened, cold_dir, kernel=kernel_boot_id, boot=boot)
+            self._cold = Cold(opened.cold, device, self._cold_bytes * 95 // 100, self._give_seq)
+            self._begin(opened)
+        except BaseException:
+            self._folder_lock.close()
+            raise
+
+    @property
+    def boot(self) -> int:
+        """The running start."""
+        return self._boots.running.boot
+
+    @property
+    def _one_file(self) -> bool:
+        return self._hot is self._cold.store
+
+    def _begin(self, opened: Opened) -> None:
+        """Makes this start known in both files and tells what earlier ones lost, durably, before anything else."""
+        own, mono_ns = self._boots.running, self._now()
+        with self._hot.transaction():
+            self._hot.put_boot(own)
+        with self._cold.changes():
+            if not self._one_file:  # rows of a time without tmpfs
+                self._to_blocks(self._cold.store.rows_to_flush(), None)
+                for no in self._cold.store.row_boots():
+                    self._cold.store.drop_rows(no, [(0, 2**62)])
+            if not own.replay:  # a replay's seqs belong to its file; losses stay untold until the agent itself starts
+                self._cold.tell(opened.lost, own, mono_ns)
+                self._boots.retire()
+            self._boots.note()
+        if not own.replay:
+            with self._hot.transaction():
+                self._boots.retired()
+                self._hot.advance(own.no, self._next)
+            self.put([gap_of(loss, 0, mono_ns) for loss in opened.killed])
+
+    def close(self) -> None:
+        """Writes what is pending to flash, so that a power-off loses nothing, and closes both files."""
+        with self._lock, self._put_lock:
+            try:
+                self._flush_rows()
+                self._boots.end(max(self._next, self._boots.had))
+                with self._cold.changes():
+                    if not self._one_file:
+                        self._cold.store.set_tally("copy", self._hot.tally())
+                    self._boots.note()
+                with self._hot.transaction():
+                    self._hot.put_boot(self._boots.running)
+                    self._hot.add_tally(self._unbooked)
+            except OutboxError as error:
+                log.error("the outbox could not be closed cleanly, nothing is lost but by a power cut: %s", error)
+            finally:
+                self._hot.close()
+                self._cold.store.close()
+                self._folder_lock.close()
+
+    # --- in ---
 
     def put(self, records: Sequence[Record]) -> range:
-        """Stores all of them or none; returns their seqs. Seqs that a replayed `boot` already has are skipped."""
-        raise NotImplementedError
+        """Stores all of the records or none, and returns their seqs; call it with the records of one tick.
+
+        A replayed boot skips (counts as filtered) the seqs that it already had. Raises OutboxFull or OutboxError:
+        nothing is stored then, the Samples are counted as rejected and the seqs are given to the next records.
+        """
+        samples = _samples(records)
+        with self._put_lock:
+            seqs = range(self._next, self._next + len(records))
+            fresh = [(record, seq) for record, seq in zip(records, seqs, strict=True) if seq >= self._boots.had]
+            stored = _samples([record for record, _ in fresh])
+            booked = self._unbooked + Tally(acquired=samples, filtered=samples - stored, stored=stored)
+            try:
+                self._store(fresh, booked, max(seqs.stop, self._boots.had))
+            except OutboxError:
+                self._unbooked += Tally(acquired=samples, rejected=samples)
+                raise
+            self._unbooked = Tally()
+            self._next = seqs.stop
+            self._window_rows += len(fresh)
+            return seqs
+
+    def _store(self, fresh: list[tuple[Record, int]], booked: Tally, next_seq: int) -> None:
+        rows = [(row_of(record, seq, self.device, self.boot), priority(record)) for record, seq in fresh]
+        need = sum(len(row.body) + _ROW_BYTES for row, _ in rows)
+        if rows and self._hot.used_bytes() + need > self._hot_bytes:
+            raise OutboxFull(f"{self._hot.path} is full ({self._hot_bytes >> 20} MiB): nothing was sent or flushed")
+        self._hot.learn_layouts({row.layout for row, _ in rows if row.layout is not None})
+        with self._hot.transaction():
+            self._hot.add_rows(self._boots.running.no, rows, self._now())
+            self._hot.add_tally(booked)
+            self._hot.advance(self._boots.running.no, next_seq)
 
     def filtered(self, samples: int) -> None:
-        """Counts Samples that were left out on purpose."""
-        raise NotImplementedError
+        """Counts Samples that were left out on purpose; booked with the next put."""
+        with self._put_lock:
+            self._unbooked += Tally(acquired=samples, filtered=samples)
+
+    def _give_seq(self) -> int:
+        with self._put_lock:
+            self._next = max(self._next, self._boots.had) + 1
+            return self._next - 1
+
+    # --- hot to cold ---
 
     def flush(self, now_mono_ns: int) -> bool:
-        """Call once a second from a thread of its own. True = something was written to flash."""
-        raise NotImplementedError
+        """Moves all rows to flash if the oldest has waited for nearly flush_s, or the hot file is half full.
+
+        Call it once a second from a thread of its own: it waits for flash. True = it wrote. Raises OutboxError when
+        flash does not take it: the rows stay where they are.
+        """
+        with self._cold_work():
+            self._watch_rate(now_mono_ns)
+            _, _, oldest_ns = self._hot.row_counts()
+            if oldest_ns is None:
+                return False
+            patience_s = max(self.flush_s / 2, self.flush_s - _EARLY_S)
+            young = 0 <= now_mono_ns - oldest_ns < patience_s * 1e9
+            if young and self._hot.used_bytes() < self._hot_bytes // 2:
+                return False
+            self._flush_rows()
+            return True
+
+    def _flush_rows(self) -> None:
+        if self._unready:
+            forget_doubles(self._hot, self._cold.store)
+            self._unready.clear()
+        with self._hot.lock:
+            rows = self._hot.rows_to_flush()
+            books = None if self._one_file else tally_text(self._hot.tally())
+        if not rows:
+            return
+        with self._cold.changes():
+            moved = self._to_blocks(rows, books)
+        for id_, seqs, token in moved:
+            self._unready.add(id_)
+            if token is not None:
+                flight = self._flights[token]
+                flight.blocks[id_], flight.rows = seqs, np.setdiff1d(flight.rows, seqs, assume_unique=True)
+        tops = {no: row.seq for no, _, _, row in rows}
+        with self._hot.transaction():
+            for no, top in tops.items():
+                self._hot.drop_rows(no, [(0, top)])
+        self._unready.clear()
+        for no, top in tops.items():
+            self._boots.flushed(no, top)
+
+    def _to_blocks(
+        self, rows: list[tuple[int, int, int, Row]], books: str | None
+    ) -> list[tuple[int, Ints, int | None]]:
+        """Adds rows to the cold file as blocks: (block id, its seqs, the flight that has them)."""
+        flight_of = {(f.boot_no, seq): token for token, f in self._flights.items() for seq in f.rows.tolist()}
+        blocks = list(blocks_of(self.device, self._boots.known, rows, flight_of, books))
+        need = sum(len(block.body) + BLOCK_BYTES for block, _, _ in blocks)
+        self._cold.make_room(need, self._busy(), self._boots.known, self._boots.running, self._now())
+        return [(self._cold.add(block), seqs, token) for block, seqs, token in blocks]
+
+    def _watch_rate(self, now_mono_ns: int) -> None:
+        elapsed_s = (now_mono_ns - self._window_ns) / 1e9
+        if elapsed_s < self.flush_s:
+            return
+        with self._put_lock:
+            self._rate_hz = max(self._rate_hz, self._window_rows / elapsed_s)
+            self._window_ns, self._window_rows = now_mono_ns, 0
+        if self._boots.expect(self._rate_hz, self.flush_s):
+            with self._cold.changes():
+                self._boots.note()
+
+    # --- out ---
 
     def take(self, limit_rows: int, *, newest: bool, undated: bool = False) -> Taken | None:
-        """The next records to send."""
-        raise NotImplementedError
+        """The next records to send, all of one boot, about `limit_rows` at most; None = nothing to send.
+
+        newest: the newest of the running boot that are not on flash. Else the oldest, in order. Records of this kernel
+        boot without t_ns wait for `date` unless `undated`. What is taken is not handed out again until it is settled
+        or released.
+        """
+        with self._cold_work():
+            if newest:
+                found = self._take_rows([self._boots.running.no], limit_rows, newest=True, undated=undated)
+            else:
+                found = self._take_blocks(limit_rows, undated) or self._take_rows(
+                    self._hot.row_boots(), limit_rows, newest=False, undated=undated
+                )
+            if found is None:
+                return None
+            flight, batch = found
+            token = next(self._tokens)
+            self._flights[token] = flight
+            return Taken(batch=batch, token=token)
+
+    def _take_rows(
+        self, boot_nos: list[int], limit: int, *, newest: bool, undated: bool
+    ) -> tuple[_Flight, Batch] | None:
+        if self._unready:  # some rows are blocks already
+            return None
+        for no in boot_nos:
+            busy = [flight.rows for flight in self._flights.values() if flight.boot_no == no]
+            skip = frozenset(np.concatenate([NO_SEQS, *busy]).tolist())
+            also = undated or not self._boots.waits(no)
+            rows = self._hot.rows(no, limit, newest=newest, undated=also, skip=skip)
+            if rows:
+                batch = batch_of(self.device, self._boots.known[no].boot, rows)
+                return _Flight(no, np.array([row.seq for row in rows], np.int64)), self._dated(batch, no)
+        return None
+
+    def _take_blocks(self, limit: int, undated: bool) -> tuple[_Flight, Batch] | None:
+        flight: _Flight | None = None
+        parts: list[Batch] = []
+        busy, id_, count = self._busy(), 0, 0
+        while count < limit and (block := self._cold.store.next_block(id_)) is not None:
+            id_ = block.id
+            if id_ in busy:
+                continue
+            batch = self._cold.content(block, self._boots.known)
+            if batch is None:
+                with self._cold.changes():
+                    self._cold.give_up(block, self._hot, self._boots, self._now())
+                continue
+            if flight is not None and flight.boot_no != block.boot_no:
+                break
+            if block.undated and not undated and self._boots.waits(block.boot_no):
+                continue
+            flight = flight or _Flight(block.boot_no, NO_SEQS)
+            flight.blocks[id_] = batch.seqs()
+            self._cold.handed_out(id_)
+            parts.append(self._dated(batch, block.boot_no))
+            count += block.records
+        return (flight, merged(parts)) if flight is not None else None
+
+    def _dated(self, batch: Batch, no: int) -> Batch:
+        offset_ns = self._boots.known[no].offset_ns
+        return batch if offset_ns is None else dated(batch, offset_ns)
+
+    def _busy(self) -> set[int]:
+        return self._unready.union(*(flight.blocks for flight in self._flights.values()))
+
+    # --- settled ---
 
     def settle(self, taken: Taken, receipt: Receipt) -> Settled:
-        """What the cloud said about them."""
-        raise NotImplementedError
+        """Deletes what the receipt accepts, moves what it rejects to table `reject`; the rest can be taken again.
+
+        Each file's part is one transaction; killed between the two, the second part is sent again and the cloud knows
+        it already. Raises OutboxError: what is not settled can be taken again.
+        """
+        with self._cold_work():
+            flight = self._flights.pop(taken.token, None)
+            if flight is None:
+                return Settled(acked=0, refused=0, kept=len(taken.batch))
+            accepted, rejected = split_receipt(receipt, taken.batch.seqs())
+            refused = np.sort(np.concatenate([NO_SEQS, *rejected.values()]))
+            if flight.blocks or refused.size:
+                with self._cold.changes():
+                    self._settle_blocks(flight, taken.batch, accepted, refused)
+                    for reason, seqs in rejected.items():
+                        self._keep_refused(flight.boot_no, taken.batch, seqs, reason)
+            gone = np.intersect1d(flight.rows, np.concatenate([accepted, refused]))
+            if gone.size:
+                with self._hot.transaction():
+                    self._hot.drop_rows(flight.boot_no, ranges(gone))
+                    self._hot.add_tally(_left(flight.rows, accepted, refused, sample_seqs(taken.batch)))
+            kept = len(taken.batch) - accepted.size - refused.size
+            return Settled(acked=int(accepted.size), refused=int(refused.size), kept=kept)
+
+    def _settle_blocks(self, flight: _Flight, batch: Batch, accepted: Ints, refused: Ints) -> None:
+        gone = np.concatenate([accepted, refused])
+        samples = sample_seqs(batch)
+        for id_, seqs in flight.blocks.items():
+            block = self._cold.store.block(id_)
+            if block is None:
+                continue
+            self._cold.store.add_tally(_left(seqs, accepted, refused, samples))
+            left = np.setdiff1d(seqs, gone)
+            rest = only(batch, left)
+            if rest is None:
+                self._cold.drop(block)
+            elif left.size < seqs.size:
+                boot = self._boots.known[flight.boot_no]
+                new = block_of_batch(rest, boot, block.priority, block.put_ns, block.books, block.id)
+                self._cold.swap(block, new)
+        if flight.blocks:
+            self._cold.store.put_boot(self._boots.cold_view(flight.boot_no))
+            if not self._one_file:
+                self._cold.store.set_tally("copy", self._hot.tally())
+
+    def _keep_refused(self, boot_no: int, batch: Batch, seqs: Ints, reason: str) -> None:
+        part = only(batch, seqs)
+        body = encode_batch(part) if part is not None else b""
+        kept = body if len(body) <= _MAX_REJECT_BYTES else None
+        self._cold.store.add_reject(boot_no, int(seqs[0]), int(seqs[-1]), int(seqs.size), reason, kept)
 
     def release(self, taken: Taken) -> None:
-        """They were not sent."""
-        raise NotImplementedError
+        """The records were not sent, or no one knows: they can be taken again."""
+        with self._lock:
+            self._flights.pop(taken.token, None)
 
     def date(self, offset_ns: int) -> None:
-        """t_ns = mono_ns + offset_ns for the undated records of this kernel boot; the first call counts."""
-        raise NotImplementedError
+        """t_ns = mono_ns + offset_ns for all undated records of this kernel boot. The first call counts."""
+        with self._cold_work():
+            if self._boots.waiting():
+                self._boots.date(offset_ns)
+
+    # --- accounts, repair ---
 
     def books(self) -> Books:
         """The accounts now."""
-        raise NotImplementedError
+        with self._lock, self._put_lock:
+            cold = self._cold
+            tally = self._hot.tally() + self._unbooked + (Tally() if self._one_file else cold.store.tally())
+            samples, others, put_ns = self._hot.row_counts()
+            block = cold.store.next_block(0)
+            if block is not None:
+                known = self._boots.known.get(block.boot_no)
+                put_ns = block.put_ns if known is not None and known.kernel == self._kernel else None
+            return Books.of(
+                tally,
+                samples + cold.samples,
+                pending_other=others + cold.others,
+                hot_bytes=0 if self._one_file else self._hot.used_bytes(),
+                cold_bytes=cold.store.used_bytes(),
+                oldest_age_s=None if put_ns is None else max(0.0, (self._now() - put_ns) / 1e9),
+                boot=self.boot,
+                last_seq=max(self._next, self._boots.had) - 1,
+            )
 
-    def close(self) -> None:
-        """Writes what is pending to flash and closes both files."""
-        raise NotImplementedError
+    @contextmanager
+    def _cold_work(self) -> Iterator[None]:
+        """Alone with the cold file; when that turns out to be damaged it is mended and the caller may try again."""
+        with self._lock:
+            try:
+                yield
+            except Corrupt:
+                self._mend()
+                raise
+
+    def _mend(self) -> None:
+        old, one_file = self._cold.store, self._one_file
+        old.close()
+        store, _ = open_store(old.path, durable=True, max_bytes=self._cold_bytes, suspicious=True)
+        self._hot = store if one_file else self._hot
+        self._boots.mended(store, one_file)
+        self._flights.clear()  # their records are pending again; a Receipt on its way is one that was lost
+        self._unready.clear()
+        forget_doubles(self._hot, store)
+        self._cold = Cold(store, self.device, self._cold_bytes * 95 // 100, self._give_seq)
+        known = self._boots.known
+        lost, _ = losses(known, set(known), self._hot, store, damaged=True, kernel=self._kernel)
+        own = self._hot.tally() + (Tally() if one_file else store.tally())
+        self._hot.add_tally(balance(own, self._hot.row_counts()[0] + store.block_counts()[0]))
+        with self._cold.changes():
+            self._cold.tell(lost, self._boots.running, self._now())
+            self._boots.note()
+
+
+def _samples(records: Sequence[Record]) -> int:
+    return sum(isinstance(record, Measured) for record in records)
+
+
+def _left(here: Ints, accepted: Ints, refused: Ints, samples: Ints) -> Tally:
+    """What leaves a file for good, in Samples."""
+    mine = np.intersect1d(here, samples)
+    return Tally(acked=int(np.isin(mine, accepted).sum()), refused=int(np.isin(mine, refused).sum()))

@@ -17,12 +17,12 @@ from shared.batch import Batch, Ints, ranges
 from shared.block import NO_TIME, Layout, SampleBlock, block_of
 from shared.errors import PacktwinError
 from shared.records import Estimate, Event, Gap, Receipt, Report
-from shared.wire import decode_batch, decode_layout, encode_batch
+from shared.wire import decode_batch, decode_layout, encode_batch, encode_layout
 
 URGENT: Final = 0
 BULK: Final = 1
 """Priorities: when the outbox is full, samples and estimates go first, and only they."""
-NO_RANGES: Final = ((), (), ())
+NO_SEQS: Final = np.zeros(0, np.int64)
 
 
 class OutboxError(PacktwinError):
@@ -86,9 +86,10 @@ def priority(record: Record) -> int:
     return BULK if isinstance(record, Measured | Estimate) else URGENT
 
 
-def row_of(record: Record, seq: int, device: str, boot: int, layout: bytes | None) -> Row:
+def row_of(record: Record, seq: int, device: str, boot: int) -> Row:
     """The record as a Row with its seq."""
     if isinstance(record, Measured):
+        layout = encode_layout(record.layout)
         quality = json.dumps(dict(record.quality)) if record.quality else None
         alarms = " ".join(record.alarms) or None
         return Row(seq, record.pack_id, layout, record.mono_ns, record.t_ns, quality, alarms, record.row)
@@ -222,6 +223,11 @@ def only(batch: Batch, seqs: Ints) -> Batch | None:
     singles = [record for record in batch.singles() if record.seq in wanted]
     part = replace(singles_batch(batch.device, batch.boot, singles), blocks=tuple(blocks))
     return part if len(part) else None
+
+
+def sample_seqs(batch: Batch) -> Ints:
+    """The seqs of its Samples, ascending."""
+    return np.sort(np.concatenate([NO_SEQS, *(block.seq for block in batch.blocks)]))
 
 
 def sample_count(batch: Batch) -> int:

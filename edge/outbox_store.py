@@ -1,0 +1,387 @@
+"""One file of the outbox: all of its SQL, one function per question. The hot and the cold file have the same tables.
+
+Every method takes the file's lock; a `transaction` holds it from begin to commit, so a Store may be used by any thread.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, astuple, dataclass, replace
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from edge.books import TALLY, Tally
+from edge.outbox_records import OutboxError, Row
+from shared.errors import ConfigError
+from shared.records import boot_hex
+
+FILE_NAME: Final = "outbox.sqlite"
+_SQL: Final = Path(__file__).parent / "sql"
+_PAGE_BYTES: Final = 4096
+_MAX_REJECTS: Final = 1000
+_CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_ROW: Final = "seq, pack_id, layout, mono_ns, t_ns, quality, alarms, body"
+_BLOCK: Final = "id, boot_no, first_seq, last_seq, records, samples, priority, undated, put_ns, crc, books, body"
+
+
+class Corrupt(OutboxError):
+    """The file's content makes no sense any more: it must be salvaged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Boot:
+    """One start of the agent; see table `boot`."""
+
+    no: int
+    boot: int
+    kernel: str
+    replay: bool = False
+    open: bool = True
+    offset_ns: int | None = None
+    safe_seq: int = 0
+    next_seq: int = 0
+    ahead: int = 0
+
+
+class Block(NamedTuple):
+    """Many records of one boot and priority in one body; see table `block`. id 0 = not stored yet."""
+
+    id: int
+    boot_no: int
+    first_seq: int
+    last_seq: int
+    records: int
+    samples: int
+    priority: int
+    undated: int
+    put_ns: int
+    crc: int
+    books: str | None
+    body: bytes
+
+    def checksum(self) -> int:
+        """What `crc` must be: it covers every other column that cannot change."""
+        head = json.dumps(self[1:9]).encode()
+        return zlib.crc32(self.body, zlib.crc32(head))
+
+    def sealed(self) -> Block:
+        """The block with its right crc."""
+        return self._replace(crc=self.checksum())
+
+    @property
+    def sound(self) -> bool:
+        """Whether it is what was written."""
+        try:
+            return self.crc == self.checksum()
+        except TypeError:  # a garbled page may hold text where a number or bytes were
+            return False
+
+
+class Store:
+    """One SQLite file. durable: each transaction is on flash when it returns; else it survives all but a power cut."""
+
+    def __init__(self, path: Path, *, durable: bool, max_bytes: int) -> None:
+        self.path = path
+        self.lock = threading.RLock()
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _translated(path):
+            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10.0)
+            try:
+                self._prepare(durable, max_bytes)
+            except BaseException:
+                self._db.close()
+                raise
+        self._layouts: dict[int, bytes] = dict(self._all("SELECT id, body FROM layout"))
+        self._layout_ids = {body: id_ for id_, body in self._layouts.items()}
+
+    def _prepare(self, durable: bool, max_bytes: int) -> None:
+        db = self._db
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
+        wal_pages = max(16, min(1000, max_bytes // 16 // _PAGE_BYTES))
+        db.execute(f"PRAGMA wal_autocheckpoint = {wal_pages}")
+        db.execute(f"PRAGMA journal_size_limit = {2 * wal_pages * _PAGE_BYTES}")
+        db.execute("PRAGMA temp_store = MEMORY")
+        upgrade(db, self.path)
+
+    def close(self) -> None:
+        """Closes the file; what is committed stays."""
+        with self.lock:
+            self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All of what is done inside, or nothing. Raises OutboxError (Corrupt where the file is to blame)."""
+        with self.lock, _translated(self.path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def _all(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+        with self.lock, _translated(self.path):
+            return self._db.execute(sql, values).fetchall()
+
+    def _one(self, sql: str, values: Sequence[Any] = ()) -> Any:
+        found = self._all(sql, values)
+        return found[0] if found else None
+
+    def _run(self, sql: str, values: Sequence[Any] = ()) -> int:
+        with self.lock, _translated(self.path):
+            return self._db.execute(sql, values).rowcount
+
+    # --- the file itself ---
+
+    def used_bytes(self) -> int:
+        """What its content and its WAL take on the disk; free pages inside are not counted, they are used again."""
+        (pages,), (free,) = self._one("PRAGMA page_count"), self._one("PRAGMA freelist_count")
+        wal = self.path.with_name(self.path.name + "-wal")
+        return int(pages - free) * _PAGE_BYTES + (wal.stat().st_size if wal.exists() else 0)
+
+    def intact(self) -> bool:
+        """Whether SQLite finds its structure whole. Reads the whole file."""
+        try:
+            return bool(self._one("PRAGMA quick_check(1)") == ("ok",))
+        except OutboxError:
+            return False
+
+    # --- boots ---
+
+    def boots(self) -> list[Boot]:
+        """All known starts, oldest first."""
+        found = self._all(
+            "SELECT no, boot, kernel, replay, open, offset_ns, safe_seq, next_seq, ahead FROM boot ORDER BY no"
+        )
+        return [
+            Boot(no=no, boot=int(boot, 16), kernel=kernel, replay=bool(replay), open=bool(is_open),
+                 offset_ns=offset, safe_seq=safe, next_seq=following, ahead=ahead)
+            for no, boot, kernel, replay, is_open, offset, safe, following, ahead in found
+        ]  # fmt: skip
+
+    def put_boot(self, boot: Boot) -> None:
+        """Writes all that is known of a start."""
+        values = astuple(replace(boot, boot=0))
+        self._run(
+            "INSERT OR REPLACE INTO boot (no, boot, kernel, replay, open, offset_ns, safe_seq, next_seq, ahead) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (values[0], boot_hex(boot.boot), *values[2:]),
+        )
+
+    def drop_boot(self, no: int) -> None:
+        """Forgets a start of which nothing is left."""
+        self._run("DELETE FROM boot WHERE no = ?", (no,))
+
+    def advance(self, no: int, next_seq: int) -> None:
+        """The first seq of a start that is not given away."""
+        self._run("UPDATE boot SET next_seq = ? WHERE no = ?", (next_seq, no))
+
+    def date(self, kernel: str, offset_ns: int) -> None:
+        """Sets the offset of all undated starts of a kernel boot; never changes one."""
+        self._run("UPDATE boot SET offset_ns = ? WHERE kernel = ? AND offset_ns IS NULL", (offset_ns, kernel))
+
+    # --- tallies ---
+
+    def tally(self, whose: str = "own") -> Tally:
+        """This file's own tally, or its `copy` of the other file's."""
+        found = self._one(f"SELECT {', '.join(TALLY)} FROM tally WHERE whose = ?", (whose,))
+        return Tally(*found) if found else Tally()
+
+    def add_tally(self, more: Tally) -> None:
+        """Adds to this file's own tally."""
+        if more != Tally():
+            sets = ", ".join(f"{name} = {name} + ?" for name in TALLY)
+            self._run(f"UPDATE tally SET {sets} WHERE whose = 'own'", astuple(more))
+
+    def set_tally(self, whose: str, tally: Tally) -> None:
+        """Overwrites a tally."""
+        marks = ", ".join("?" for _ in TALLY)
+        self._run(f"INSERT OR REPLACE INTO tally (whose, {', '.join(TALLY)}) VALUES (?, {marks})",
+                  (whose, *astuple(tally)))  # fmt: skip
+
+    def copied_tally(self) -> Tally:
+        """The newest copy of the other file's tally, wherever it was written."""
+        copies = [self.tally("copy")]
+        for (text,) in self._all("SELECT books FROM block WHERE books IS NOT NULL ORDER BY id DESC LIMIT 1"):
+            copies.append(Tally(**json.loads(text)))
+        return max(copies, key=lambda tally: tally.stored)
+
+    # --- rows ---
+
+    def add_rows(self, boot_no: int, rows: Iterable[tuple[Row, int]], put_ns: int) -> None:
+        """Stores rows with their priorities."""
+        values = [
+            (boot_no, row.seq, row.pack_id, self._layout_id(row.layout), *row[3:], priority, put_ns)
+            for row, priority in rows
+        ]
+        with self.lock, _translated(self.path):
+            self._db.executemany("INSERT INTO row VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+
+    def learn_layouts(self, layouts: Iterable[bytes]) -> None:
+        """Stores layouts that rows will point to; a transaction of its own."""
+        for body in layouts:
+            if body not in self._layout_ids:
+                self._run("INSERT OR IGNORE INTO layout (body) VALUES (?)", (body,))
+                (id_,) = self._one("SELECT id FROM layout WHERE body = ?", (body,))
+                self._layouts[id_], self._layout_ids[body] = body, id_
+
+    def _layout_id(self, body: bytes | None) -> int | None:
+        return None if body is None else self._layout_ids[body]
+
+    def rows(self, boot_no: int, limit: int, *, newest: bool, undated: bool, skip: frozenset[int]) -> list[Row]:
+        """At most `limit` rows of a start, ascending: the newest or the oldest. undated: also those without t_ns."""
+        found = self._all(
+            f"SELECT {_ROW} FROM row WHERE boot_no = ? AND (t_ns IS NOT NULL OR ?) "
+            f"ORDER BY seq {'DESC' if newest else 'ASC'} LIMIT ?",
+            (boot_no, undated, limit + len(skip)),
+        )
+        chosen = [self._row(values) for values in found if values[0] not in skip][:limit]
+        return chosen[::-1] if newest else chosen
+
+    def rows_to_flush(self) -> list[tuple[int, int, int, Row]]:
+        """(boot_no, priority, put_ns, row) of all rows, oldest start first, ascending."""
+        found = self._all(f"SELECT boot_no, priority, put_ns, {_ROW} FROM row ORDER BY boot_no, seq")
+        return [(no, priority, put_ns, self._row(rest)) for no, priority, put_ns, *rest in found]
+
+    def _row(self, values: Sequence[Any]) -> Row:
+        seq, pack_id, layout, *rest = values
+        return Row(seq, pack_id, None if layout is None else self._layouts[layout], *rest)
+
+    def drop_rows(self, boot_no: int, spans: Iterable[tuple[int, int]]) -> int:
+        """Deletes rows by inclusive seq ranges; how many there were."""
+        return sum(
+            self._run("DELETE FROM row WHERE boot_no = ? AND seq BETWEEN ? AND ?", (boot_no, first, last))
+            for first, last in spans
+        )
+
+    def seqs(self, boot_no: int, first: int, last: int) -> list[int]:
+        """The seqs of the rows in an inclusive range, ascending."""
+        found = self._all(
+            "SELECT seq FROM row WHERE boot_no = ? AND seq BETWEEN ? AND ? ORDER BY seq", (boot_no, first, last)
+        )
+        return [seq for (seq,) in found]
+
+    def row_boots(self) -> list[int]:
+        """The starts that have rows, oldest first."""
+        return [no for (no,) in self._all("SELECT DISTINCT boot_no FROM row ORDER BY boot_no")]
+
+    def row_counts(self) -> tuple[int, int, int | None]:
+        """(Samples, other records, when the oldest was put) among the rows."""
+        samples, rows, put_ns = self._one("SELECT count(layout), count(*), min(put_ns) FROM row")
+        return samples, rows - samples, put_ns
+
+    # --- blocks ---
+
+    def add_block(self, block: Block) -> int:
+        """Stores a block (its id is ignored); its id."""
+        marks = ", ".join("?" * 11)
+        with self.lock, _translated(self.path):
+            cursor = self._db.execute(f"INSERT INTO block ({_BLOCK.removeprefix('id, ')}) VALUES ({marks})", block[1:])
+            return int(cursor.lastrowid or 0)
+
+    def replace_block(self, block: Block) -> None:
+        """Overwrites the block of this id."""
+        marks = ", ".join("?" * 12)
+        self._run(f"INSERT OR REPLACE INTO block ({_BLOCK}) VALUES ({marks})", block)
+
+    def drop_blocks(self, ids: Iterable[int]) -> None:
+        """Deletes blocks."""
+        for id_ in ids:
+            self._run("DELETE FROM block WHERE id = ?", (id_,))
+
+    def block(self, id_: int) -> Block | None:
+        """The block of this id."""
+        found = self._one(f"SELECT {_BLOCK} FROM block WHERE id = ?", (id_,))
+        return None if found is None else Block(*found)
+
+    def next_block(self, after_id: int, priority: int | None = None) -> Block | None:
+        """The oldest block younger than `after_id`."""
+        found = self._one(
+            f"SELECT {_BLOCK} FROM block WHERE id > ? AND (? IS NULL OR priority = ?) ORDER BY id LIMIT 1",
+            (after_id, priority, priority),
+        )
+        return None if found is None else Block(*found)
+
+    def last_block_id(self) -> int:
+        """The highest id; 0 = no blocks."""
+        return int(self._one("SELECT coalesce(max(id), 0) FROM block")[0])
+
+    def overlapping(self, boot_no: int, first: int, last: int) -> list[int]:
+        """Ids of a start's blocks that may hold a seq in the inclusive range. Reads the heads of all blocks."""
+        found = self._all(
+            "SELECT id FROM block WHERE boot_no = ? AND first_seq <= ? AND last_seq >= ? ORDER BY id",
+            (boot_no, last, first),
+        )
+        return [id_ for (id_,) in found]
+
+    def block_counts(self) -> tuple[int, int]:
+        """(Samples, other records) in the blocks. Reads the heads of all blocks."""
+        samples, records = self._one("SELECT coalesce(sum(samples), 0), coalesce(sum(records), 0) FROM block")
+        return samples, records - samples
+
+    def any_undated(self) -> bool:
+        """Whether a block holds records without t_ns. Reads the heads of all blocks."""
+        return self._one("SELECT 1 FROM block WHERE undated LIMIT 1") is not None
+
+    def last_seqs(self) -> dict[int, int]:
+        """Start -> the highest seq in its blocks. Reads the heads of all blocks."""
+        return dict(self._all("SELECT boot_no, max(last_seq) FROM block GROUP BY boot_no"))
+
+    def put_raw(self, table: str, values: Sequence[Any]) -> None:
+        """A row of a damaged file as it was, if it fits."""
+        marks = ", ".join("?" * len(values))
+        self._run(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", values)
+
+    # --- rejects ---
+
+    def add_reject(self, boot_no: int, first: int, last: int, records: int, reason: str, body: bytes | None) -> None:
+        """Keeps what the cloud refused; only so many, the oldest go."""
+        self._run(
+            "INSERT OR REPLACE INTO reject (boot_no, first_seq, last_seq, records, reason, body) "
+            "VALUES (?, ?, ?, ?, ?, ?)",
+            (boot_no, first, last, records, reason, body),
+        )
+        self._run("DELETE FROM reject WHERE id <= (SELECT max(id) FROM reject) - ?", (_MAX_REJECTS,))
+
+
+def tally_text(tally: Tally) -> str:
+    """A tally as a block carries it."""
+    return json.dumps({name: n for name, n in asdict(tally).items() if n})
+
+
+def upgrade(db: sqlite3.Connection, path: Path) -> None:
+    """Brings the file's tables to the newest numbered script; each script is one transaction."""
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    scripts = {int(script.name[:4]): script for script in sorted(_SQL.glob("*.sql"))}
+    if version > max(scripts):
+        raise ConfigError(
+            f"{path} was written by a newer packtwin (tables {version}, known here {max(scripts)}): "
+            "install that one, or set another data_dir"
+        )
+    run = db.executescript
+    if 0 < version < max(scripts):
+        from sqlite_utils import Database  # heavy where pandas is installed, so only when there is work for it
+
+        run = Database(db).executescript
+    for number, script in scripts.items():
+        if number > version:
+            run(f"BEGIN IMMEDIATE;\n{script.read_text('utf-8')}\nPRAGMA user_version = {number};\nCOMMIT;")
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in _CORRUPT:
+            raise Corrupt(f"{path} is damaged: {error}") from error
+        raise OutboxError(f"{path} cannot be used: {error}; check the disk's space and that it is writable") from error
