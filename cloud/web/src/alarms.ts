@@ -47,8 +47,16 @@ export class Alarms {
     this.draw();
   }
 
-  take(events: readonly PackEvent[]): void {
+  /** All open Events, as the server knows them. */
+  replace(events: readonly PackEvent[]): void {
+    this.#events.clear();
     for (const event of events) this.#events.set(event.id, event);
+    this.draw();
+  }
+
+  /** One Event, raised or cleared just now. */
+  take(event: PackEvent): void {
+    this.#events.set(event.id, event);
     this.draw();
   }
 

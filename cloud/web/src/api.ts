@@ -56,8 +56,8 @@ export function fetchPack(packId: string): Promise<Pack> {
   return get<Pack>(packPath(packId));
 }
 
-export async function fetchEvents(packId: string): Promise<PackEvent[]> {
-  return (await get<{ events: PackEvent[] }>(`${packPath(packId)}/events`)).events;
+export async function fetchOpenEvents(packId: string): Promise<PackEvent[]> {
+  return (await get<{ events: PackEvent[] }>(`${packPath(packId)}/events?only_open=true`)).events;
 }
 
 interface SamplesPage {

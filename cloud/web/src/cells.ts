@@ -47,9 +47,9 @@ export class Cells {
 
   constructor(packId: string) {
     this.#packId = packId;
-    const scale = el("div", { class: "scale", "aria-hidden": "true" }, "▲ highest  ▼ lowest  −35 mV");
-    for (let level = -4; level <= 4; level += 1) scale.append(el("span", { class: "swatch", "data-level": String(level) }));
-    scale.append("+35 mV");
+    const marks = el("span", { class: "marks" }, "▲ highest ▼ lowest");
+    const swatches = [-4, -3, -2, -1, 0, 1, 2, 3, 4].map((level) => el("span", { class: "swatch", "data-level": `${level}` }));
+    const scale = el("div", { class: "scale", "aria-hidden": "true" }, marks, "−35 mV", ...swatches, "+35 mV");
     this.root = panel("cells", "Cells", scale, this.#outliers, this.#summary, this.#grid, this.#tip);
     this.#grid.addEventListener("pointerover", (event) => this.#point(event.target));
     this.#grid.addEventListener("pointerleave", () => this.#point(null));
@@ -66,8 +66,10 @@ export class Cells {
     const balancing = sample.balancing == null ? new Set<number>() : balancingCells(sample.balancing);
     this.#tiles.forEach((tile, cell) => this.#paint(tile, cell, balancing.has(cell)));
     const outliers = this.#figures ? outlierWords(this.#figures) : "";
-    setText(this.#outliers, outliers);
-    setAttribute(this.#outliers, "hidden", !outliers);
+    // Always there, so that nothing moves under the reader's eyes when a cell begins to stray.
+    setText(this.#outliers, outliers || `Every measured cell is within ${LEVELS_MV.at(-1)} mV of the median.`);
+    setAttribute(this.#outliers, "data-straying", outliers !== "");
+    setAttribute(this.#outliers, "hidden", !this.#figures);
     setText(this.#summary, this.#summaryWords(balancing.size));
     this.#tell();
   }

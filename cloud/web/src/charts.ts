@@ -57,7 +57,8 @@ export class Charts {
     this.#picked = picked;
     const ranges = el("div", { class: "chips", role: "group", "aria-label": "Time shown" });
     for (const range of RANGES) {
-      const button = el("button", { type: "button", class: "chip", "aria-pressed": String(range === this.range) }, range.label);
+      const pressed = String(range === this.range);
+      const button = el("button", { type: "button", class: "chip", "aria-pressed": pressed }, range.label);
       button.addEventListener("click", () => this.#pick(range));
       this.#buttons.set(range, button);
       ranges.append(button);
@@ -111,7 +112,7 @@ export class Charts {
       },
       axes: [
         { ...axis, size: 26, space: 70, values: (_, at) => at.map((t_s) => clock.format(t_s * 1000)) },
-        { ...axis, size: 46, space: 34 },
+        { ...axis, size: 46, space: 34, values: (_, at) => at.map((value) => `${value}`.replace("-", "−")) },
       ],
       series: [{}, line],
       hooks: { setCursor: [() => this.#say(which)] },

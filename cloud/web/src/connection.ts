@@ -29,11 +29,6 @@ export class Connection {
     this.#link = link;
   }
 
-  /** True while the stream is open. */
-  get open(): boolean {
-    return this.#link === "live";
-  }
-
   /** `last_s`: time of the newest data on the page, seconds since 1970. */
   show(last_s: number | null): void {
     const { text, look } = linkWords(this.#link, last_s === null ? null : serverNow_s() - last_s);

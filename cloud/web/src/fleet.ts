@@ -75,7 +75,8 @@ export function choose(
   const ranked: { pack: Pack; rank: number }[] = [];
   for (const pack of packs) {
     for (const filter of FILTERS) if (belongs(pack, filter, now_s)) counts[filter] += 1;
-    if (belongs(pack, choice.filter, now_s) && mentions(pack, words)) ranked.push({ pack, rank: rank(pack, choice.sort) });
+    if (!belongs(pack, choice.filter, now_s) || !mentions(pack, words)) continue;
+    ranked.push({ pack, rank: rank(pack, choice.sort) });
   }
   // Not a subtraction: two unknown ranks are both infinite.
   const order = (a: number, b: number): number => (a < b ? -1 : a > b ? 1 : 0);

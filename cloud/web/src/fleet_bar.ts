@@ -44,7 +44,8 @@ export class FleetBar {
   constructor(choice: Choice, changed: (choice: Choice, page: number) => void) {
     this.#choice = choice;
     this.#changed = changed;
-    const search = el("input", { type: "search", placeholder: "Find a pack, car, fleet or state", "aria-label": "Find" });
+    const placeholder = "Find a pack, car, fleet or state";
+    const search = el("input", { type: "search", placeholder, "aria-label": "Find" });
     search.addEventListener("input", () => this.#choose({ search: search.value }));
     for (const [sort, words] of Object.entries(SORTS)) this.#sort.append(el("option", { value: sort }, words));
     this.#sort.addEventListener("change", () => this.#choose({ sort: this.#sort.value as Sort }));
@@ -93,7 +94,7 @@ export class FleetBar {
 
   show({ counts, many, shown, page, pages, pagePacks }: Shown): void {
     this.#page = page;
-    setText(this.#summary, summaryWords(counts));
+    setText(this.#summary, many ? "" : summaryWords(counts)); // the filters count too
     setAttribute(this.#choosing, "hidden", !many);
     for (const [filter, chip] of this.#chips) {
       setText(chip, `${filter} ${counts[filter]}`);
@@ -105,13 +106,14 @@ export class FleetBar {
     setAttribute(this.#previous, "disabled", page === 0);
     setAttribute(this.#next, "disabled", page === pages - 1);
     const first = page * pagePacks;
-    setText(this.#where, shown ? `${first + 1}–${Math.min(shown, first + pagePacks)} of ${shown}` : "No pack fits this search.");
+    const span = `${first + 1}–${Math.min(shown, first + pagePacks)} of ${shown}`;
+    setText(this.#where, shown ? span : "No pack fits this search.");
   }
 }
 
 /** "3 packs · 1 critical · 1 stale"; what does not occur is not said. */
 function summaryWords(counts: Record<Filter, number>): string {
   const all = counts.all === 1 ? "1 pack" : `${counts.all} packs`;
-  const troubles = FILTERS.filter((filter) => filter !== "all" && counts[filter]).map((filter) => `${counts[filter]} ${filter}`);
-  return counts.all ? [all, ...troubles].join(" · ") : "";
+  const troubles = FILTERS.filter((filter) => filter !== "all" && counts[filter]);
+  return counts.all ? [all, ...troubles.map((filter) => `${counts[filter]} ${filter}`)].join(" · ") : "";
 }

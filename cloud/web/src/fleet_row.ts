@@ -43,8 +43,10 @@ export class FleetRow {
     this.#state.dataset["pack"] = packId;
     this.#state.dataset["field"] = "state";
     const link = el("a", { class: "pack-id", href: `#/pack/${encodeURIComponent(packId)}` }, packId);
-    const slot = (name: string, label: string | null, ...content: Node[]): HTMLElement =>
-      el("div", { class: `slot slot-${name}` }, label === null ? null : el("span", { class: "label" }, label), ...content);
+    const slot = (name: string, label: string | null, ...content: Node[]): HTMLElement => {
+      const above = label === null ? null : el("span", { class: "label" }, label);
+      return el("div", { class: `slot slot-${name}` }, above, ...content);
+    };
     this.root = el(
       "li",
       { class: "pack", "data-pack": packId },

@@ -154,7 +154,8 @@ export class FleetView implements View {
       const row = this.#rows.get(pack.pack_id) ?? this.#newRow(pack.pack_id);
       row.show(pack);
       row.tick(pack, now_s, this.#trends.get(pack.pack_id));
-      if (this.#list.children[index] !== row.root) this.#list.insertBefore(row.root, this.#list.children[index] ?? null);
+      const there = this.#list.children[index] ?? null;
+      if (there !== row.root) this.#list.insertBefore(row.root, there);
     });
     const many = this.#packs.size > CARDS_UP_TO;
     setAttribute(this.root, "data-layout", many ? "table" : "cards");
@@ -193,5 +194,6 @@ export class FleetView implements View {
 
 function emptyFleet(): HTMLElement {
   const start = el("code", {}, "make run");
-  return notice("empty", "No pack has reported yet. Start three simulated cars with ", start, document.createTextNode(", or point an edge agent at this server."));
+  const rest = document.createTextNode(", or point an edge agent at this server.");
+  return notice("empty", "No pack has reported yet. Start three simulated cars with ", start, rest);
 }

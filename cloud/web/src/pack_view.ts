@@ -1,7 +1,7 @@
 /** One pack, live. */
 
 import { Alarms } from "./alarms.ts";
-import { ApiError, fetchEvents, fetchPack, fetchSamples, serverNow_s } from "./api.ts";
+import { ApiError, fetchOpenEvents, fetchPack, fetchSamples, serverNow_s } from "./api.ts";
 import { Cells } from "./cells.ts";
 import { CHART_FIELDS, Charts } from "./charts.ts";
 import type { Connection } from "./connection.ts";
@@ -35,10 +35,10 @@ export class PackView implements View {
   readonly #cells: Cells;
   readonly #charts: Charts;
   readonly #facts: { root: HTMLElement; show(sample: Sample): void }[];
-  readonly #live: Live;
   readonly #timer: number;
   readonly #stop = new AbortController();
   #pack: Pack | null = null;
+  #live: Live | null = null; // opened once the pack is known
   #early: Sample[] | null = null; // came while the history was being read
   #seeding: AbortController | null = null;
   #reading = false;
@@ -62,20 +62,15 @@ export class PackView implements View {
     this.#body.append(this.#headline.root, this.#alarms.root, this.#charts.root, this.#cells.root, facts);
     this.root = el("article", { class: "one-pack" }, back, name, this.#about, this.#message, this.#body);
     this.#message.append(notice("empty", "Reading the pack…"));
-    this.#live = new Live(packId, {
-      sample: (sample) => this.#take(sample),
-      event: (event) => this.#alarms.take([event]),
-      link: (link) => (connection.link = link),
-      opened: () => void this.#read().then(() => this.#seed()),
-    });
+    connection.link = "connecting";
     this.#timer = window.setInterval(() => this.#tick(), TICK_MS);
-    void this.#read().then(() => this.#seed());
+    void this.#read();
   }
 
   close(): void {
     this.#stop.abort();
     this.#seeding?.abort();
-    this.#live.close();
+    this.#live?.close();
     this.#charts.close();
     window.clearInterval(this.#timer);
   }
@@ -84,7 +79,7 @@ export class PackView implements View {
     if (this.#reading) return;
     this.#reading = true;
     try {
-      const [pack, events] = await Promise.all([fetchPack(this.#packId), fetchEvents(this.#packId)]);
+      const [pack, events] = await Promise.all([fetchPack(this.#packId), fetchOpenEvents(this.#packId)]);
       if (this.#stop.signal.aborted) return;
       const known = this.#pack;
       if (known && (seconds(known.t) ?? 0) > (seconds(pack.t) ?? 0)) {
@@ -93,9 +88,11 @@ export class PackView implements View {
       }
       this.#failed = false;
       this.#pack = pack;
-      this.#alarms.take(events);
-      this.#message.replaceChildren(...(pack.latest ? [] : [notice("empty", "This pack is known, but it has not sent a sample yet.")]));
+      this.#alarms.replace(events);
+      const silent = notice("empty", "This pack is known, but it has not sent a sample yet.");
+      this.#message.replaceChildren(...(pack.latest ? [] : [silent]));
       this.#show();
+      this.#live ??= this.#open();
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       this.#failed = true;
@@ -105,8 +102,18 @@ export class PackView implements View {
     }
   }
 
+  #open(): Live {
+    return new Live(this.#packId, {
+      sample: (sample) => this.#take(sample),
+      event: (event) => this.#alarms.take(event),
+      link: (link) => (this.#connection.link = link),
+      opened: () => void this.#read().then(() => this.#seed()),
+    });
+  }
+
   #explain(error: ApiError): void {
     const unknown = error.status === 404;
+    if (!this.#live) this.#connection.link = unknown ? "live" : "offline";
     const text = unknown ? `No pack is called ${this.#packId}. ` : error.message;
     const more = unknown ? [el("a", { href: "#/" }, "See all packs")] : [];
     this.#message.replaceChildren(notice("error", text, ...more));
@@ -124,7 +131,8 @@ export class PackView implements View {
     this.#early = [];
     const to_s = Math.abs(now_s - last_s) > STALE_AFTER_S ? last_s : now_s;
     const step = "step_s" in range ? { step_s: range.step_s } : {};
-    const query = { from_s: to_s - range.span_s, to_s: to_s + 1, ...step, fields: CHART_FIELDS, signal: seeding.signal };
+    const span = { from_s: to_s - range.span_s, to_s: to_s + 1, ...step };
+    const query = { ...span, fields: CHART_FIELDS, signal: seeding.signal };
     try {
       const samples = await fetchSamples(this.#packId, query);
       this.#charts.seed([...samples, ...this.#early]);
@@ -142,11 +150,7 @@ export class PackView implements View {
     if (t_s === null || sample.pack_id !== this.#packId) return;
     this.#early?.push(sample);
     this.#charts.add(sample);
-    if (!this.#pack) {
-      void this.#read();
-      return;
-    }
-    if (t_s < (seconds(this.#pack.t) ?? 0)) return; // backlog: for the charts only
+    if (!this.#pack || t_s < (seconds(this.#pack.t) ?? 0)) return; // backlog: for the charts only
     if (!this.#pack.latest) this.#message.replaceChildren();
     this.#pack.t = sample.t ?? null;
     this.#pack.latest = sample;

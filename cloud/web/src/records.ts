@@ -1,4 +1,4 @@
-/** The API's records, with Sample's own names and units: current > 0 charges, SoC and SoH are 0..1, null = not known. */
+/** The API's records, with Sample's names and units: current > 0 charges, SoC and SoH are 0..1, null = not known. */
 
 export type PackState = "off" | "park" | "drive" | "charge_ac" | "charge_dc" | "fault";
 export type Status = "good" | "warning" | "critical";

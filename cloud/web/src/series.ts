@@ -32,7 +32,7 @@ export class Series {
     for (const column of this.#columns) column.splice(0, drop);
   }
 
-  /** Times and columns as uPlot takes them; a pause longer than `gap_s` becomes a row of nulls, so no line bridges it. */
+  /** Times and columns as uPlot takes them; a pause longer than `gap_s` becomes a row of nulls: no line bridges it. */
   aligned(gap_s: number): Aligned {
     const out: Aligned = [[], ...this.#columns.map(() => [] as (number | null)[])];
     const [times, ...columns] = out;

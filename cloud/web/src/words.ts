@@ -85,7 +85,8 @@ export function flowWords(current_a: Reading): string {
 
 /** A code such as `cell_over_voltage` in words. */
 export function codeWords(code: string): string {
-  const words = code.replaceAll("_", " ").replace("over ", "over-").replace("under ", "under-").replace("temp", "temperature");
+  const joined = code.replaceAll("_", " ").replace("over ", "over-").replace("under ", "under-");
+  const words = joined.replace("temp", "temperature");
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
