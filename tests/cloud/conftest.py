@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import itertools
 import os
@@ -45,10 +46,13 @@ class PgServer:
         options = {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": "", "fsync": "off"}
         options |= {"max_connections": 60, "shared_buffers": "64MB", "wal_level": "minimal", "max_wal_senders": 0}
         flags = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
-        log = (self.data / "server.log").open("ab")
         command = [self.binaries / "postgres", "-D", self.data, *flags]
-        self.process = subprocess.Popen(command, stdout=log, stderr=log, **self._account())
-        self._wait_until_it_answers()
+        for _ in range(20):  # after a kill it starts only once the last orphaned backend is gone
+            with (self.data / "server.log").open("ab") as log:
+                self.process = subprocess.Popen(command, stdout=log, stderr=log, **self._account())
+            if self._answers():
+                return
+        raise AssertionError(f"PostgreSQL did not start: {(self.data / 'server.log').read_text()[-2000:]}")
 
     def stop(self, *, kill: bool = False) -> None:
         if self.process is None:
@@ -63,21 +67,18 @@ class PgServer:
         self.process.wait(30)
         self.process = None
 
-    def _wait_until_it_answers(self) -> None:
-        for _ in range(600):  # libpq itself waits on the connection; a refused one is tried again
+    def _answers(self) -> bool:
+        """Waits until the process answers a query (True) or ends (False)."""
+        assert self.process is not None
+        login = {"host": "127.0.0.1", "port": self.port, "dbname": "postgres", "user": "twin", "connect_timeout": 2}
+        while self.process.poll() is None:
             try:
-                psycopg.connect(
-                    host="127.0.0.1", port=self.port, dbname="postgres", user="twin", connect_timeout=2
-                ).close()
-                return
+                psycopg.connect(**login).close()  # type: ignore[arg-type]
+                return True
             except psycopg.OperationalError:
-                assert self.process is not None
-                try:
+                with contextlib.suppress(subprocess.TimeoutExpired):
                     self.process.wait(0.05)
-                except subprocess.TimeoutExpired:
-                    continue
-                raise
-        raise AssertionError("PostgreSQL did not start")
+        return False
 
     @staticmethod
     def _account() -> dict[str, int]:
