@@ -61,3 +61,8 @@ async def on_http(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     words = {404: "There is nothing at this address; see /docs.", 405: "This address does not take that method."}
     return Json({"detail": words.get(error.status_code, str(error.detail))}, error.status_code, error.headers)
+
+
+async def on_failure(_: Request, error: Exception) -> Response:
+    """A bug: the log has the traceback, the reader one sentence."""
+    return Json({"detail": f"The API failed at this ({type(error).__name__}); its log says where."}, 500)

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from cloud.api import device, docs, earlier, metrics, packs, stream
-from cloud.api.answers import ApiProblem, on_http, on_invalid, on_problem
+from cloud.api.answers import ApiProblem, on_failure, on_http, on_invalid, on_problem
 from cloud.api.guard import Guard
 from cloud.api.page import Page
 from cloud.api.state import State
@@ -45,6 +45,5 @@ def build_app(state: State, lifespan: Lifespan, page: Page | None = None) -> ASG
     app.add_exception_handler(ApiProblem, on_problem)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http)
-    app.add_middleware(metrics.Timing, latency=state.metrics.latency)
-    app.add_middleware(Guard)
-    return app
+    app.add_exception_handler(Exception, on_failure)
+    return Guard(metrics.Timing(app, state.metrics.latency))

@@ -74,8 +74,7 @@ def history(request: Request, battery_id: BatteryId = None, hours: Hours = "1") 
     state = state_of(request)
     span = read_hours(hours)
     key = _pack(state, battery_id)
-    until = datetime.now(UTC)
-    since = until - span
+    since, until = _window(span)
     few = state.reader.ask(queries_trend.count_up_to, key["pack_key"], since, until, POINTS + 1) <= POINTS
     width_ns = 1 if few else step_ns(span)
     rollups = width_ns >= MINUTE_NS
@@ -112,9 +111,9 @@ def stats(request: Request, battery_id: BatteryId = None, hours: Hours = "24") -
     state = state_of(request)
     span = read_hours(hours)
     key = _pack(state, battery_id)
-    until = datetime.now(UTC)
+    since, until = _window(span)
     rollups = span > timedelta(hours=1)
-    rows = state.reader.ask(queries_trend.fold, key["pack_key"], until - span, until, _ALWAYS, rollups=rollups)
+    rows = state.reader.ask(queries_trend.fold, key["pack_key"], since, until, _ALWAYS, rollups=rollups)
     row = rows[0] if rows else {"n": 0}
     figures = {
         "soc": _figures(row, "soc_bms", 100),
@@ -268,6 +267,12 @@ def _alert(
         "since": since,
         "value": value,
     }
+
+
+def _window(span: timedelta) -> tuple[datetime, datetime]:
+    """The last `span`; its end leaves room for devices whose clock is ahead, as far as the ingest takes them."""
+    now = datetime.now(UTC)
+    return now - span, now + timedelta(hours=1)
 
 
 def _pack(state: State, battery_id: str | None) -> Row:

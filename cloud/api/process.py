@@ -18,7 +18,7 @@ from cloud.api.answers import ApiProblem
 from cloud.api.app import build_app
 from cloud.api.metrics import Metrics
 from cloud.api.reader import Reader
-from cloud.api.serve import bind, serve
+from cloud.api.serve import Server, bind
 from cloud.api.state import State
 from cloud.bus import DirectBus
 from cloud.config import Config
@@ -107,4 +107,4 @@ def run(config: Config) -> None:
     app, hub = assemble(config)
     host, port = listener.getsockname()[:2]
     log.info("packtwin API and page on http://%s:%d", f"[{host}]" if ":" in host else host, port)
-    serve(app, listener, hub.close)
+    Server(app, hub.close).run(sockets=[listener])

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -40,18 +41,36 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-class _Server(uvicorn.Server):
-    """uvicorn that lets the open streams go first, and leaves the exit code to us."""
+class Server(uvicorn.Server):
+    """uvicorn that lets the open streams go first, and leaves the exit code to us.
 
-    def __init__(self, config: uvicorn.Config, before_stop: Callable[[], None]) -> None:
+    `before_stop` runs on the event loop when the end begins, to end what would not end by itself.
+    """
+
+    def __init__(self, app: ASGIApp, before_stop: Callable[[], None]) -> None:
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_STOP_WITHIN_S,
+            ws_max_size=1 << 16,
+        )
         super().__init__(config)
         self._before_stop = before_stop
 
+    def stop(self) -> None:
+        """Lets `run` return within seconds; from any thread."""
+        self.should_exit = True
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         loop = asyncio.get_running_loop()
         for each in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(each, self._stop)
+            loop.add_signal_handler(each, self.stop)
         yield
         for each in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(each)
@@ -59,20 +78,3 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._before_stop()
         await super().shutdown(sockets)
-
-    def _stop(self) -> None:
-        self.should_exit = True
-
-
-def serve(app: ASGIApp, listener: socket.socket, before_stop: Callable[[], None]) -> None:
-    """Serves `app` until SIGTERM or SIGINT; `before_stop` runs on the event loop first, to end what would not end."""
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=_STOP_WITHIN_S,
-        ws_max_size=1 << 16,
-        ws_ping_interval=20,
-    )
-    _Server(config, before_stop).run(sockets=[listener])

@@ -20,7 +20,7 @@ _PARTS: Final = ("n", "avg", "min", "max")
 
 def count_up_to(conn: Connection, pack_key: int, since: datetime, until: datetime, most: int) -> int:
     """How many samples lie in [since, until]; stops counting at `most`."""
-    query = "SELECT count(*) AS n FROM (SELECT FROM sample WHERE pack_key = %s AND t BETWEEN %s AND %s LIMIT %s) some"
+    query = "SELECT count(*) AS n FROM (SELECT FROM sample WHERE pack_key = %s AND t BETWEEN %s AND %s LIMIT %s) AS few"
     return int(ask(conn, query, (pack_key, since, until, most))[0]["n"])
 
 

@@ -1,0 +1,69 @@
+"""The real API on a free port, in a thread of the test."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx
+
+from cloud.api.process import assemble
+from cloud.api.serve import Server, bind
+from cloud.config import Config
+from cloud.live import Hub
+from shared.batch import Batch
+from shared.records import Receipt
+from shared.wire import decode_receipt, encode_batch
+
+PROTOBUF = {"content-type": "application/x-protobuf"}
+
+
+@dataclass(frozen=True)
+class Api:
+    """A running API: its port, a client, and its hub."""
+
+    port: int
+    client: httpx.Client
+    hub: Hub
+
+    def send(self, batch: Batch) -> Receipt:
+        """Uploads a Batch; its Receipt."""
+        answer = self.client.post("/device/v1/batches", content=encode_batch(batch), headers=PROTOBUF)
+        assert answer.status_code == 200, answer.text
+        return decode_receipt(answer.content)
+
+    def until_healthy(self) -> None:
+        """Waits until uploads are taken."""
+        for _ in range(400):
+            if self.client.get("/health").status_code == 200:
+                return
+            threading.Event().wait(0.02)
+        raise AssertionError(self.client.get("/health").text)
+
+
+@contextmanager
+def running_api(config: Config) -> Iterator[Api]:
+    """Serves `config` on 127.0.0.1 until the block ends."""
+    listener = bind("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    app, hub = assemble(config)
+    server = Server(app, hub.close)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
+            yield Api(port, client, hub)
+    finally:
+        server.stop()
+        thread.join(15)
+        assert not thread.is_alive(), "the API did not stop"
+
+
+def json_batch(
+    samples: list[dict[str, object]], device: str = "car-1", boot: int = 1, **more: object
+) -> dict[str, object]:
+    """A JSON upload of these samples; seq and mono_ns count up where a sample has none."""
+    filled = [{"seq": i, "mono_ns": (i + 1) * 10**9, **sample} for i, sample in enumerate(samples)]
+    return {"schema": 1, "device": device, "boot": f"{boot:016x}", "samples": filled, **more}
