@@ -1,0 +1,222 @@
+"""The commands of `python -m edge`: each `add_*` declares one, its `run` does it and returns the exit code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+from edge.config import Config, find_config, load_config
+from shared.errors import ConfigError
+from shared.fields import ID
+
+Commands = Any  # what argparse's add_subparsers returns
+_CONFIG_HELP: Final = "edge.toml (default: ./edge.toml, then what `make run` wrote, then /etc/packtwin/edge.toml)"
+
+
+def add_run(commands: Commands) -> None:
+    """`edge run`"""
+    parser = _command(
+        commands,
+        "run",
+        "reads the buses, keeps every sample, sends them up",
+        "edge run --config edge.toml",
+        "TELEMETRY_INTERVAL=5 edge run",
+    )
+    parser.add_argument("--config", metavar="F", help=_CONFIG_HELP)
+    parser.set_defaults(run=_run)
+
+
+def add_status(commands: Commands) -> None:
+    """`edge status`"""
+    parser = _command(
+        commands,
+        "status",
+        "what is read, stored, sent and pending, also when no agent runs",
+        "edge status --config edge.toml",
+        "edge status --json --outbox",
+    )
+    parser.add_argument("--config", metavar="F", help=_CONFIG_HELP)
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument("--outbox", action="store_true", help="also what is in the outbox's files")
+    parser.set_defaults(run=_status)
+
+
+def add_replay(commands: Commands) -> None:
+    """`edge replay`"""
+    parser = _command(
+        commands,
+        "replay",
+        "sends a CSV or a candump log as if it were measured now; 0 only when all of it is acknowledged",
+        "edge replay trip.csv.gz --mapping trip.toml --config edge.toml",
+        "edge replay drive.log --speed 10 --mapping mapping.toml -o samples.jsonl",
+    )
+    parser.add_argument(
+        "file", metavar="F", help="a CSV with a mapping that has a table [csv], or a candump log; .gz too"
+    )
+    parser.add_argument("--speed", type=_speed, default=None, metavar="N|max", help="times real time (default: max)")
+    parser.add_argument("--config", metavar="C", help=_CONFIG_HELP)
+    parser.add_argument("--mapping", metavar="M", help="mapping.toml (default: that of the pack in edge.toml)")
+    parser.add_argument(
+        "--pack", metavar="ID", help="pack to send as (default: the mapping's, edge.toml's, file's name)"
+    )
+    parser.add_argument("--channel", metavar="NAME", help="channel of a candump log (default: its first)")
+    parser.add_argument("-o", dest="out", metavar="samples.jsonl", help="write the samples (- = stdout), send nothing")
+    parser.set_defaults(run=_replay)
+
+
+def _command(commands: Commands, name: str, what: str, *examples: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=what,
+        description=what[0].upper() + what[1:] + ".",
+        epilog="examples:\n" + "\n".join(f"  python -m {example}" for example in examples),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return parser
+
+
+def _speed(text: str) -> float | None:
+    if text == "max":
+        return None
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = math.nan
+    if not 0.001 <= speed <= 1e6:
+        raise argparse.ArgumentTypeError(f"{text} must be a number > 0, or max")
+    return speed
+
+
+def _run(args: argparse.Namespace) -> int:
+    from edge.agent import run_agent
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    return run_agent(load_config(find_config(args.config)))
+
+
+def _status(args: argparse.Namespace) -> int:
+    from edge.outbox_inspect import tables
+    from edge.status import ask_running, stopped_status
+
+    config = load_config(find_config(args.config))
+    status = ask_running(config) or stopped_status(config)
+    if args.outbox:
+        status["outbox_files"] = tables(config.outbox.cold_dir, config.outbox.hot_dir)
+    if args.json:
+        json.dump(status, sys.stdout, indent=2)
+        print()
+    else:
+        print("\n".join(_lines(status)))
+    return 0
+
+
+def _lines(status: dict[str, Any]) -> Iterable[str]:
+    """The status for a person."""
+    counts, outbox = status["samples"], status["outbox"]
+    state = f"runs, up {status['uptime_s']:.0f} s" if status["running"] else "does not run"
+    yield f"{status['device']}  {state}"
+    if status["clock"]:
+        trusted = f"trusted ({status['clock']['source']})" if status["clock"]["trusted"] else "not trusted yet"
+        yield f"clock    {trusted}"
+    uplink = status["uplink"]
+    if uplink:
+        how = "connected" if uplink["connected"] else uplink["problem"] or "not connected yet"
+        yield f"uplink   {uplink['url']}  {uplink['mode']}  {how}"
+    yield "samples  " + "  ".join(f"{name} {count}" for name, count in counts.items())
+    age = "" if outbox["oldest_age_s"] is None else f"  oldest {outbox['oldest_age_s']:.0f} s"
+    yield f"outbox   {outbox['hot_bytes'] >> 10} KiB in memory  {outbox['cold_bytes'] >> 10} KiB on disk{age}"
+    if outbox["problem"]:
+        yield f"         {outbox['problem']}"
+    for pack in status["packs"]:
+        source = pack["source"]
+        what = source["problem"] or f"{source['state']}, {source['frames_per_s']:.0f} frames/s"
+        yield f"{pack['pack_id']}  {source['interface']} {source['channel']}: {what}"
+    for name, file in status.get("outbox_files", {}).items():
+        yield f"{name} file {file['file']} ({file['bytes'] >> 10} KiB)"
+        yield "  rows: " + "  ".join(f"{table} {count}" for table, count in file["tables"].items())
+        for table in ("boots", "blocks", "rejects"):
+            for row in file[table]:
+                yield f"  {table[:-1]:6} " + "  ".join(f"{key} {value}" for key, value in row.items())
+
+
+def _replay(args: argparse.Namespace) -> int:
+    from edge.clock import Clock
+    from edge.mapping import load_mapping
+    from edge.progress import ProgressLine
+    from edge.replay import Pace, opened_output, send_samples, write_samples
+    from edge.sources.replay import Notes, content_boot, count_lines, csv_samples, log_samples
+
+    logging.basicConfig(level=logging.ERROR, format="%(message)s")
+    path = Path(args.file)
+    config = load_config(find_config(args.config)) if args.config or not args.out else None
+    mapping_path, pack_id = _mapping_and_pack(args, config)
+    mapping = load_mapping(mapping_path)
+    pack_id = pack_id or (mapping.csv.pack_id if mapping.csv else None) or path.name.split(".")[0]
+    if not ID.fullmatch(pack_id):
+        raise ConfigError(f'"{pack_id}" cannot be the id of a pack: give one with --pack')
+    notes = Notes()
+    lines = count_lines(path)
+    if mapping.csv:
+        rows, total = csv_samples(path, mapping, pack_id, notes), lines - 1
+    else:
+        sample_s = config.sample_s if config else 1.0
+        rows, total = log_samples(path, mapping, pack_id, sample_s, args.channel, notes), 0
+    clock = Clock("system")
+    chunks = Pace(args.speed, clock).chunks(rows)
+    line = ProgressLine(pack_id, total, lambda: clock.mono_ns() / 1e9)
+    if args.out:
+        with opened_output(args.out) as out:
+            done = write_samples(chunks, out, line.show)
+    else:
+        assert config is not None
+        told = send_samples(
+            chunks,
+            device=config.device,
+            boot=content_boot(path, mapping, pack_id),
+            transport=_transport(config),
+            clock=clock,
+            shown=line.show,
+        )
+        done = told.acked
+    line.end(done)
+    _tell(notes, sys.stderr)
+    return 0
+
+
+def _mapping_and_pack(args: argparse.Namespace, config: Config | None) -> tuple[Path, str | None]:
+    """The mapping file and, where arguments or edge.toml say so, the pack."""
+    if args.mapping:
+        return Path(args.mapping), args.pack
+    if config is None:
+        raise ConfigError("say what the file's names mean: give --mapping M, or --config C")
+    for source in config.sources:
+        if args.pack in (None, source.pack_id):
+            return source.mapping_path, source.pack_id
+    packs = ", ".join(source.pack_id for source in config.sources)
+    raise ConfigError(f"{config.path} has no pack {args.pack}: it has {packs}; or give --mapping")
+
+
+def _transport(config: Config) -> Any:
+    from edge.transport import HttpTransport
+
+    if not config.uplink.url:
+        raise ConfigError(f"{config.path}: [uplink] url is not set: say where to send, or write a file with -o")
+    uplink = config.uplink
+    return HttpTransport(uplink.url, token=uplink.token, plaintext_hosts=uplink.plaintext_hosts)
+
+
+def _tell(notes: Any, out: TextIO) -> None:
+    if notes.unmapped:
+        print(f"columns that are not mapped: {', '.join(notes.unmapped)}", file=out)
+    if notes.other_channels:
+        print(f"other channels in the log, left out: {', '.join(notes.other_channels)}", file=out)
+    if notes.bad_lines:
+        print(f"{notes.bad_lines} lines of the log are no frames", file=out)
+    for reason, count in (notes.errors or {}).items():
+        print(f"{count} frames could not be decoded: {reason}", file=out)

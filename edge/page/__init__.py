@@ -1,0 +1,1 @@
+"""The agent's own page: what this box sees, without any cloud."""

@@ -1,0 +1,190 @@
+"""Files as sources: a CSV whose rows are Samples, or a candump log whose frames are decoded as they would be live."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+from edge.assemble import Assembler
+from edge.dbc import Dbc
+from edge.decode import Decoder, Fields, put
+from edge.mapping import CsvShape, Mapping
+from edge.outbox_records import Measured
+from edge.tables import nearest
+from firmware_bridge.frames import EXTENDED, REMOTE, FrameBatch
+from shared.errors import ConfigError, PacktwinError
+
+_SECOND_NS: Final = 1_000_000_000
+_MS_NS: Final = 1_000_000
+_CANDUMP: Final = re.compile(r"\((\d+)\.(\d{1,9})\)\s+(\S+)\s+([0-9A-Fa-f]{3}|[0-9A-Fa-f]{8})(##[0-9A-Fa-f]|#)(\S*)")
+_MISSING: Final = {"", "nan", "na", "null", "none"}
+
+
+@dataclass(slots=True)
+class Notes:
+    """What a person should hear of a file when it has been read."""
+
+    unmapped: tuple[str, ...] = ()
+    other_channels: tuple[str, ...] = ()
+    bad_lines: int = 0
+    errors: dict[str, int] | None = None
+
+
+def content_boot(path: Path, mapping: Mapping, pack_id: str) -> int:
+    """A boot id that follows from what is replayed: the same file sent twice is the same records."""
+    digest = hashlib.sha256(f"{pack_id}\n{mapping.csv}\n{mapping.digest_text}\n".encode())
+    with _open(path) as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return int.from_bytes(digest.digest()[:8], "big") >> 1 | 1
+
+
+def count_lines(path: Path) -> int:
+    """How many lines the file has: what a progress bar counts to."""
+    with _open(path) as file:
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
+
+
+def csv_samples(path: Path, mapping: Mapping, pack_id: str, notes: Notes) -> Iterator[Measured]:
+    """Each row of a CSV (also .gz) as a Sample; blank = None and `absent`."""
+    shape = mapping.csv
+    assert shape is not None
+    assembler = Assembler(pack_id, mapping, shape.step_s)
+    with _open(path) as raw:
+        rows = csv.reader((line.decode("utf-8-sig") for line in raw), strict=True)
+        try:
+            header = [name.strip() for name in next(rows, [])]
+            columns = _columns(path, header, mapping, shape)
+            used = {target.signal for target in mapping.targets} | {shape.time}
+            notes.unmapped = tuple(name for name in header if name not in used)
+            first_ns: int | None = None
+            for n, row in enumerate(row for row in rows if row):
+                if len(row) != len(header):
+                    raise PacktwinError(
+                        f"{path} line {rows.line_num}: {len(row)} cells, the header has {len(header)}: mend the file"
+                    )
+                after_ns = _row_time(path, rows.line_num, row, columns.get(shape.time), shape, n)
+                first_ns = after_ns if first_ns is None else first_ns
+                mono_ns = max(after_ns - first_ns, 0)
+                assembler.feed([_row_fields(row, columns, mapping, mono_ns)])
+                yield assembler.sample(mono_ns, shape.start_ns + after_ns)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise PacktwinError(f"{path} line {rows.line_num}: not a CSV in UTF-8 ({error}): mend the file") from None
+
+
+def log_samples(
+    path: Path, mapping: Mapping, pack_id: str, sample_s: float, channel: str | None, notes: Notes
+) -> Iterator[Measured]:
+    """A Sample per `sample_s` of log time from a candump log (`(t) channel ID#HEX`). channel None = the log's first."""
+    assert mapping.dbc is not None
+    decoder = Decoder(mapping, Dbc(mapping.dbc))
+    assembler = Assembler(pack_id, mapping, sample_s)
+    interval_ns = int(sample_s * _SECOND_NS)
+    others: dict[str, None] = {}
+    frames: list[tuple[int, int, bytes]] = []
+    first_ns = due_ns = 0
+
+    def close(end_ns: int) -> Measured | None:
+        assembler.feed(decoder.decode(FrameBatch.of(channel or "", frames)))
+        frames.clear()
+        mono_ns = end_ns - first_ns
+        return assembler.sample(mono_ns, round(end_ns / _MS_NS) * _MS_NS) if assembler.heard else None
+
+    for t_ns, name, can_id, payload in _log_frames(path, notes):
+        channel = channel or name
+        if name != channel:
+            others[name] = None
+            continue
+        if not first_ns:
+            first_ns, due_ns = t_ns, t_ns + interval_ns
+        while t_ns >= due_ns:
+            sample = close(due_ns)
+            if sample is not None:
+                yield sample
+            due_ns += interval_ns
+        frames.append((t_ns - first_ns, can_id, payload))
+    if frames:
+        sample = close(due_ns)
+        if sample is not None:
+            yield sample
+    notes.other_channels, notes.errors = tuple(others), dict(decoder.errors)
+
+
+def _log_frames(path: Path, notes: Notes) -> Iterator[tuple[int, str, int, bytes]]:
+    """(t_ns, channel, can_id, payload) of each line that is a frame."""
+    with _open(path) as file:
+        for raw in file:
+            found = _CANDUMP.match(raw.decode("ascii", "replace").strip())
+            if found is None:
+                notes.bad_lines += bool(raw.strip())
+                continue
+            seconds, fraction, channel, id_text, mark, body = found.groups()
+            can_id = int(id_text, 16) | (EXTENDED if len(id_text) == 8 else 0)
+            if mark == "#" and body[:1] in ("R", "r"):
+                can_id, body = can_id | REMOTE, ""
+            try:
+                payload = bytes.fromhex(body.split("_")[0].replace(".", ""))
+            except ValueError:
+                notes.bad_lines += 1
+                continue
+            yield int(seconds) * _SECOND_NS + int(fraction.ljust(9, "0")), channel, can_id, payload
+
+
+def _columns(path: Path, header: list[str], mapping: Mapping, shape: CsvShape) -> dict[str | None, int]:
+    """Column name -> its position. ConfigError for a name that is mapped and not there, or there twice."""
+    columns: dict[str | None, int] = {name: i for i, name in enumerate(header)}
+    if len(columns) != len(header):
+        twice = next(name for i, name in enumerate(header) if columns[name] != i)
+        raise ConfigError(f'{path}: column "{twice}" stands twice in the header: rename one')
+    for name in [shape.time, *(target.signal for target in mapping.targets)]:
+        if name is not None and name not in columns:
+            raise ConfigError(f'{mapping.path}: column "{name}" is not in {path}{nearest(name, header)}')
+    return columns
+
+
+def _row_time(path: Path, line: int, row: list[str], at: int | None, shape: CsvShape, n: int) -> int:
+    """Nanoseconds from the CSV's start, whole us."""
+    if at is None:
+        return round(n * shape.step_s * 1e6) * 1000
+    try:
+        return round(float(row[at]) * 1e6) * 1000
+    except (ValueError, OverflowError):
+        raise PacktwinError(f'{path} line {line}: "{row[at]}" in {shape.time} is no time in s: mend the file') from None
+
+
+def _row_fields(row: list[str], columns: dict[str | None, int], mapping: Mapping, mono_ns: int) -> Fields:
+    values: dict[str, float] = {}
+    reasons: dict[str, str] = {}
+    for target in mapping.targets:
+        cell = row[columns[target.signal]].strip()
+        if cell.lower() in _MISSING:
+            reasons[target.name] = "absent"
+            continue
+        try:
+            value = float(cell)
+        except ValueError:
+            reasons[target.name] = "invalid"
+            continue
+        put(target, value, None, values, reasons)
+    return Fields(mono_ns, values, reasons)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[IO[bytes]]:
+    """The file's bytes, unpacked when it is a .gz; every way in which that fails is one sentence."""
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            yield file  # type: ignore[misc]
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist: give the path of a CSV or a candump log") from None
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise PacktwinError(f"{path} is not a whole gzip file ({error}): fetch it again") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from None
