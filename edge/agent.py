@@ -83,23 +83,22 @@ class Agent:
     async def _follow(self, lane: Lane) -> None:
         """Keeps one source open and reads it each tick; a bus that is gone is tried again and disturbs no other."""
         retry_s = _FIRST_RETRY_S
-        said = None
         while True:
             try:
                 await asyncio.to_thread(lane.source.open)
-                log.info("reading %s from %s %s", lane.config.pack_id, lane.config.interface, lane.config.channel)
-                lane.problem = said = None
-                retry_s = _FIRST_RETRY_S
                 while True:
                     await _next_tick()
                     lane.tick(self.clock.mono_ns())
+                    if lane.problem is not None:
+                        log.info("reading %s from %s", lane.config.pack_id, lane.config.channel)
+                        lane.problem = None
+                        retry_s = _FIRST_RETRY_S
             except SourceError as error:
-                lane.problem = str(error)
-                lane.reopened += 1
                 lane.source.close()
-                if lane.problem != said:
-                    said = lane.problem
+                if lane.problem != str(error):
                     log.warning("no frames of %s: %s; trying again", lane.config.pack_id, error)
+                lane.problem = str(error)
+                lane.retries += 1
                 await asyncio.sleep(retry_s)
                 retry_s = min(2 * retry_s, _LONGEST_RETRY_S)
 

@@ -23,7 +23,7 @@ class Lane:
         self.config = config
         self.source = source
         self.problem: str | None = "not opened yet"
-        self.reopened = 0
+        self.retries = 0
         self.latest: Measured | None = None
         self._mapping = mapping
         self._decoder = Decoder(mapping, dbc)
@@ -71,7 +71,7 @@ class Lane:
                 "frames": self._decoder.frames,
                 "frames_per_s": round(self._frames_per_s, 1),
                 "frames_skipped": self._decoder.skipped,
-                "reopened": self.reopened,
+                "retries": self.retries,
                 "errors": self.errors(),
             },
             "age_s": None if latest is None else (mono_ns - latest.mono_ns) / _SECOND_NS,

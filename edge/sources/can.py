@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import termios
 from typing import Any, Final, Protocol
 
 import serial
@@ -81,12 +82,13 @@ class SlcanSource:
         try:
             port = serial.Serial(channel, self._config.tty_baudrate, timeout=0, write_timeout=1, exclusive=True)
             try:
+                _tell_silence_from_end(port.fileno())
                 port.reset_input_buffer()
                 port.write(f"C\r{_BITRATES[self._config.bitrate]}\r{start}\r".encode())
-            except (OSError, serial.SerialException):
+            except (OSError, serial.SerialException, termios.error):
                 port.close()
                 raise
-        except (OSError, serial.SerialException, ValueError) as error:
+        except (OSError, serial.SerialException, termios.error, ValueError) as error:
             raise SourceError(f"{channel} cannot be opened: {_why(error)}") from None
         self._port = port
 
@@ -167,6 +169,14 @@ class PythonCanSource:
             with contextlib.suppress(self._can.CanError, OSError):
                 self._bus.shutdown()
             self._bus = None
+
+
+def _tell_silence_from_end(fd: int) -> None:
+    """Makes reads fail with EAGAIN while nothing is there, so that an empty read means that the line is gone."""
+    attributes = termios.tcgetattr(fd)
+    attributes[6][termios.VMIN] = 1
+    termios.tcsetattr(fd, termios.TCSANOW, attributes)
+    os.set_blocking(fd, False)
 
 
 def _why(error: Exception) -> str:
