@@ -48,7 +48,8 @@ export class Cells {
   constructor(packId: string) {
     this.#packId = packId;
     const marks = el("span", { class: "marks" }, "▲ highest ▼ lowest");
-    const swatches = [-4, -3, -2, -1, 0, 1, 2, 3, 4].map((level) => el("span", { class: "swatch", "data-level": `${level}` }));
+    const levels = [-4, -3, -2, -1, 0, 1, 2, 3, 4];
+    const swatches = levels.map((level) => el("span", { class: "swatch", "data-level": `${level}` }));
     const scale = el("div", { class: "scale", "aria-hidden": "true" }, marks, "−35 mV", ...swatches, "+35 mV");
     this.root = panel("cells", "Cells", scale, this.#outliers, this.#summary, this.#grid, this.#tip);
     this.#grid.addEventListener("pointerover", (event) => this.#point(event.target));
