@@ -98,7 +98,7 @@ def test_without_a_database_it_says_so_at_once_and_recovers_by_itself(own_pg_ser
         with pytest.raises(BusAway, match="database is away"):
             await bus.submit(a_batch(1, 0))
         assert not bus.healthy
-        await asyncio.to_thread(server.start)
+        server.start()
         assert (await insist(bus, a_batch(1, 0))).accepted == ((0, 4),)
         await bus.stop()
 
@@ -126,7 +126,7 @@ def test_restarts_and_kills_under_load_lose_and_repeat_nothing(own_pg_server: An
                 while bus.counters.rows < before + 100:
                     await asyncio.sleep(0.005)
                 await asyncio.to_thread(server.stop, kill=kill)
-                await asyncio.to_thread(server.start)
+                server.start()  # not in a thread: the kernel ends the server with the thread that started it
 
         await asyncio.gather(trouble(), *(device(i) for i in range(20)))
         await bus.stop()

@@ -16,13 +16,12 @@ from shared.records import Sample
 VIEWS = ("samples", "estimates", "events", "reports", "rejects", "gaps", "latest_battery_status", "open_events")
 
 
-@pytest.fixture(params=["pg_server", "oldest_pg_server"])
-def empty(request: pytest.FixtureRequest) -> Database:
-    server = request.getfixturevalue(request.param)
-    with db.connect(server.login) as conn:
+@pytest.fixture
+def empty(any_superuser: Database) -> Database:
+    with db.connect(any_superuser) as conn:
         conn.execute("DROP DATABASE IF EXISTS empty")
         conn.execute("CREATE DATABASE empty")
-    return replace(server.login, name="empty")
+    return replace(any_superuser, name="empty")
 
 
 def test_an_empty_database_gets_all_migrations_once_and_every_view_answers(empty: Database) -> None:
