@@ -41,7 +41,7 @@ def build_app(state: State, lifespan: Lifespan, page: Page | None = None) -> ASG
     app.state.packtwin = state
     for part in (device, earlier, packs, stream, metrics, docs):
         app.include_router(part.router)
-    app.mount("/", page or Page(), name="page")
+    app.router.default = page or Page()  # asked last, so that a wrong method on our own paths stays a 405
     app.add_exception_handler(ApiProblem, on_problem)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http)

@@ -17,6 +17,7 @@ from cloud import db, rollup
 from cloud.api.answers import ApiProblem
 from cloud.api.app import build_app
 from cloud.api.metrics import Metrics
+from cloud.api.page import Page
 from cloud.api.reader import Reader
 from cloud.api.serve import Server, bind
 from cloud.api.state import State
@@ -70,7 +71,7 @@ class Housekeeping:
             self._stop.wait(rollup.PASS_INTERVAL_S)
 
 
-def assemble(config: Config) -> tuple[ASGIApp, Hub]:
+def assemble(config: Config, page: Page | None = None) -> tuple[ASGIApp, Hub]:
     """The whole API as one ASGI app, and the hub whose streams must end before it can stop."""
     hub = Hub()
     reader = Reader(lambda: queries_packs.prepare_reader(db.connect(config.database, "packtwin-api")))
@@ -98,7 +99,7 @@ def assemble(config: Config) -> tuple[ASGIApp, Hub]:
         housekeeping.stop(0.0)
         await bus.stop(3.0)
 
-    return build_app(State(config, reader, bus, hub, metrics), beside), hub
+    return build_app(State(config, reader, bus, hub, metrics), beside, page), hub
 
 
 def run(config: Config) -> None:

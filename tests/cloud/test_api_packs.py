@@ -90,7 +90,8 @@ def test_a_step_gives_means_least_most_and_last(api: Api) -> None:
     t_ns = start_ns(300)
     samples = [
         {"pack_id": "P", "t_ns": t_ns + i * SECOND_NS, "pack_v": 100.0 + i, "pack_v_min": 90.0 - i,
-         "pack_v_max": 200.0 + i, "state": "park" if i < 9 else "drive", "cell_v": [3.0, 3.0 + i / 10], "temp_c": [20.0 + i]}
+         "pack_v_max": 200.0 + i, "state": "park" if i < 9 else "drive", "cell_v": [3.0, 3.0 + i / 10],
+         "temp_c": [20.0 + i]}
         for i in range(20)
     ]  # fmt: skip
     api.client.post("/device/v1/batches", json=json_batch(samples))
