@@ -14,6 +14,7 @@ from edge.sources.can import Source
 
 _SECOND_NS: Final = 1_000_000_000
 _SILENT_S: Final = 5.0
+_RATE_S: Final = 5.0
 
 
 class Lane:
@@ -29,7 +30,7 @@ class Lane:
         self._decoder = Decoder(mapping, dbc)
         self._assembler = Assembler(config.pack_id, mapping, sample_s)
         self._heard_ns: int | None = None
-        self._rate_from = (0, 0)
+        self._rate_from: tuple[int, int] | None = None
         self._frames_per_s = 0.0
 
     def tick(self, mono_ns: int) -> None:
@@ -41,14 +42,18 @@ class Lane:
 
     def sample(self, mono_ns: int, t_ns: int | None) -> Measured | None:
         """The Sample that ends now; None before the pack has said anything at all."""
-        since_ns, before = self._rate_from
-        self._rate_from = (mono_ns, self._decoder.frames)
-        if since_ns and mono_ns > since_ns:
-            self._frames_per_s = (self._decoder.frames - before) * _SECOND_NS / (mono_ns - since_ns)
+        self._note_rate(mono_ns)
         if not self._assembler.heard:
             return None
         self.latest = self._assembler.sample(mono_ns, t_ns)
         return self.latest
+
+    def _note_rate(self, mono_ns: int) -> None:
+        since_ns, before = self._rate_from or (mono_ns, self._decoder.frames)
+        if mono_ns > since_ns:
+            self._frames_per_s = (self._decoder.frames - before) * _SECOND_NS / (mono_ns - since_ns)
+        if self._rate_from is None or mono_ns - since_ns >= _RATE_S * _SECOND_NS:
+            self._rate_from = (mono_ns, self._decoder.frames)
 
     def errors(self) -> dict[str, int]:
         """What could not be decoded, by reason, since the start."""
@@ -58,6 +63,7 @@ class Lane:
     def status(self, mono_ns: int) -> dict[str, Any]:
         """The lane as the page and the metrics show it."""
         latest = self.latest
+        sample = None if latest is None else readable(latest)
         pack = self._mapping.pack
         return {
             "pack_id": self.config.pack_id,
@@ -75,7 +81,9 @@ class Lane:
                 "errors": self.errors(),
             },
             "age_s": None if latest is None else (mono_ns - latest.mono_ns) / _SECOND_NS,
-            "sample": None if latest is None else readable(latest),
+            "sample": sample,
+            "units": {extra.name: extra.unit for extra in self._mapping.layout.extras},
+            "balancing_cells": _set_bits((sample or {}).get("balancing")),
         }
 
     def _state(self, mono_ns: int) -> str:
@@ -84,3 +92,8 @@ class Lane:
         if self._heard_ns is None or mono_ns - self._heard_ns > _SILENT_S * _SECOND_NS:
             return "silent"
         return "live"
+
+
+def _set_bits(bits: int | None) -> list[int] | None:
+    """The positions of the set bits: a set of 96 is more than a number in a browser can hold."""
+    return None if bits is None else [i for i in range(bits.bit_length()) if bits >> i & 1]
