@@ -50,6 +50,12 @@ def pip_settings(environment: Mapping[str, str], configured: str) -> dict[str, s
     return {key: value for key, value in told.items() if value and key not in environment}
 
 
+def pip_configuration() -> str:
+    """Returns what `pip config list` prints here."""
+    command = [sys.executable, "-m", "pip", "config", "list"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+
 def uv(python: str = sys.executable) -> list[str]:
     """Returns the command that starts uv in this venv; installs it (by hash) where it is missing."""
     binary = Path(python).with_name("uv")
@@ -79,8 +85,7 @@ def main(arguments: Sequence[str]) -> None:
     """Installs the set named (`run`, `node`, `dev`) and the project itself, editable; `lock` writes the lock anew."""
     if len(arguments) != 1 or arguments[0] not in (*SETS, "lock"):
         raise SystemExit(f"usage: install.py {'|'.join(SETS)}|lock")
-    pip_config = [sys.executable, "-m", "pip", "config", "list"]
-    told = pip_settings(os.environ, subprocess.run(pip_config, capture_output=True, text=True, check=False).stdout)
+    told = pip_settings(os.environ, pip_configuration())
     if arguments[0] == "lock":
         write_lock(told)
         return

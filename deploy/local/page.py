@@ -60,7 +60,7 @@ def main(scripts: Sequence[str]) -> None:
         npm_step([*npm, "ci", "--no-audit", "--no-fund", "--silent"], env)
         installed.touch()
     for script in scripts:
-        npm_step([*npm, "run", "--silent", script], env)
+        npm_step([*npm, "run", "--silent", script, *(["--", "--logLevel", "warn"] if script == "build" else [])], env)
 
 
 def npm_step(command: Sequence[str], env: Mapping[str, str]) -> None:
