@@ -1,4 +1,4 @@
-"""Builds the wheel and tries it as a user would: one fresh venv per extra, every command started from another folder."""
+"""Builds the wheel and tries it as a user would: one fresh venv per extra, every command from another folder."""
 
 from __future__ import annotations
 
