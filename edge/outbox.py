@@ -24,7 +24,7 @@ from typing import Final
 
 import numpy as np
 
-from edge.books import Books, Tally, balance
+from edge.books import Books, Tally
 from edge.outbox_boots import Boots
 from edge.outbox_cold import Cold
 from edge.outbox_flush import BLOCK_BYTES, block_of_batch, blocks_of, gap_of
@@ -46,7 +46,16 @@ from edge.outbox_records import (
     sample_seqs,
     split_receipt,
 )
-from edge.outbox_recovery import Opened, forget_doubles, lock_folder, losses, open_store, open_stores, room_bytes
+from edge.outbox_recovery import (
+    Opened,
+    forget_doubles,
+    imbalance,
+    lock_folder,
+    losses,
+    open_store,
+    open_stores,
+    room_bytes,
+)
 from edge.outbox_store import Corrupt, tally_text
 from shared.batch import Batch, Ints, ranges
 from shared.records import Receipt
@@ -455,8 +464,7 @@ class Outbox:
         self._cold = Cold(store, self.device, self._cold_bytes * 95 // 100, self._give_seq)
         known = self._boots.known
         lost, _ = losses(known, set(known), self._hot, store, damaged=True, kernel=self._kernel)
-        own = self._hot.tally() + (Tally() if one_file else store.tally())
-        self._hot.add_tally(balance(own, self._hot.row_counts()[0] + store.block_counts()[0]))
+        self._hot.add_tally(imbalance(self._hot, store))
         with self._cold.changes():
             self._cold.tell(lost, self._boots.running, self._now())
             self._boots.note()

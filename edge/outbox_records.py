@@ -89,6 +89,8 @@ def priority(record: Record) -> int:
 def row_of(record: Record, seq: int, device: str, boot: int) -> Row:
     """The record as a Row with its seq."""
     if isinstance(record, Measured):
+        if len(record.row) != 4 * record.layout.width:  # stored, it could never be sent
+            raise ValueError(f"{record.pack_id}: a row of {len(record.row)} bytes for {record.layout.width} columns")
         layout = encode_layout(record.layout)
         quality = json.dumps(dict(record.quality)) if record.quality else None
         alarms = " ".join(record.alarms) or None

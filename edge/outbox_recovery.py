@@ -20,7 +20,7 @@ from typing import IO, Any, Final
 
 import numpy as np
 
-from edge.books import balance
+from edge.books import Tally, balance
 from edge.outbox_records import OutboxError
 from edge.outbox_store import FILE_NAME, Block, Boot, Corrupt, Store
 from shared.batch import Ints, ranges
@@ -81,14 +81,20 @@ def open_stores(cold_dir: Path, hot_dir: Path | None, *, cold_bytes: int, hot_by
     if fresh:
         hot.set_tally("own", cold.copied_tally())
     if fresh or damaged:
-        own = hot.tally() if hot is cold else hot.tally() + cold.tally()
-        hot.add_tally(balance(own, hot.row_counts()[0] + cold.block_counts()[0]))
+        hot.add_tally(imbalance(hot, cold))
     boots = {boot.no: boot for boot in cold.boots()}
     for boot in hot.boots():
         safe_seq = max(boot.safe_seq, boots[boot.no].safe_seq if boot.no in boots else 0)
         boots[boot.no] = replace(boot, safe_seq=safe_seq)
     lost, killed = losses(boots, survived, hot, cold, damaged=damaged, kernel=kernel)
     return Opened(cold=cold, hot=hot, boots=boots, lost=tuple(lost), killed=tuple(killed))
+
+
+def imbalance(hot: Store, cold: Store) -> Tally:
+    """What both files' tallies lack to agree with what is in them."""
+    files = {id(store): store for store in (hot, cold)}.values()
+    pending = sum(store.row_counts()[0] + store.block_counts()[0] for store in files)
+    return balance(sum((store.tally() for store in files), Tally()), pending)
 
 
 def losses(
