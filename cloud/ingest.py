@@ -59,8 +59,9 @@ class _Sorted:
     batch: Batch
     device_key: int
     boot: int
+    seqs: Ints
     spans: Spans
-    repeated: Spans
+    repeated: Spans = field(default_factory=list)
     parts: list[tuple[Origin, SampleBlock]] = field(default_factory=list)
     singles: list[tuple[int, int, int | None, Single]] = field(default_factory=list)
     refused: dict[str, list[Ints]] = field(default_factory=dict)
@@ -126,13 +127,10 @@ class Ingest:
     def write(self, batches: Sequence[Batch]) -> list[Outcome]:
         """Writes all in one transaction; an Outcome for each. After any exception nothing is written."""
         now_ns = self._clock()
-        window = _Window(now_ns - self._config.retention.raw_days * DAY_NS, now_ns + HOUR_NS)
+        window = self._window(now_ns)
         self._ensure_days(batches, window)
         with self._conn.transaction():
-            sorted_out = self._claim(batches)
-            self._know_packs(sorted_out, now_ns)
-            for one in sorted_out:
-                self._sort_out(one, window)
+            sorted_out = self._sorted_out(batches, window, now_ns)
             self._write_samples([part for one in sorted_out for part in one.parts], window, now_ns)
             telemetry.add_singles(self._conn, [single for one in sorted_out for single in one.singles])
             telemetry.add_rejects(
@@ -144,6 +142,22 @@ class Ingest:
 
     # --- whose it is, and what of it is new ---
 
+    def claim(self, batches: Sequence[Batch], now_ns: int) -> list[tuple[Origin, SampleBlock]]:
+        """Claims the seq of all, inside the caller's transaction; the samples that are new and good."""
+        return [part for one in self._sorted_out(batches, self._window(now_ns), now_ns) for part in one.parts]
+
+    def _window(self, now_ns: int) -> _Window:
+        return _Window(now_ns - self._config.retention.raw_days * DAY_NS, now_ns + HOUR_NS)
+
+    def _sorted_out(self, batches: Sequence[Batch], window: _Window, now_ns: int) -> list[_Sorted]:
+        found = self._claim(batches)
+        self._know_packs(found, now_ns)
+        t_ns = _times(batches)
+        all_in_time = bool(((t_ns == NO_TIME) | ((t_ns >= window.first_ns) & (t_ns <= window.last_ns))).all())
+        for one in found:
+            self._sort_out(one, window, all_in_time)
+        return found
+
     def _claim(self, batches: Sequence[Batch]) -> list[_Sorted]:
         """Claims all seq. Batches of the same boot take turns, so that each sees what those before it had claimed."""
         unknown = {batch.device for batch in batches} - self._devices.keys()
@@ -152,7 +166,8 @@ class Ingest:
         rounds: list[dict[tuple[int, int], _Sorted]] = []
         found = []
         for batch in batches:
-            one = _Sorted(batch, self._devices[batch.device], telemetry.signed(batch.boot), _spans(batch.seqs()), [])
+            seqs = batch.seqs()
+            one = _Sorted(batch, self._devices[batch.device], telemetry.signed(batch.boot), seqs, _spans(seqs))
             found.append(one)
             for claims in rounds:
                 if claims.setdefault((one.device_key, one.boot), one) is one:
@@ -189,7 +204,7 @@ class Ingest:
             return "unknown_pack"
         return None if known[1] == device_key else "not_yours"
 
-    def _sort_out(self, one: _Sorted, window: _Window) -> None:
+    def _sort_out(self, one: _Sorted, window: _Window, all_in_time: bool) -> None:
         for block in one.batch.blocks:
             fresh = block if not one.repeated else _chosen(block, ~_inside(block.seq, one.repeated))
             if not len(fresh):
@@ -198,11 +213,7 @@ class Ingest:
             if reason:
                 one.refuse(reason, fresh.seq)
                 continue
-            old = (fresh.t_ns < window.first_ns) & (fresh.t_ns != NO_TIME)
-            future = fresh.t_ns > window.last_ns
-            one.refuse("too_old", fresh.seq[old])
-            one.refuse("bad_time", fresh.seq[future])
-            good = _chosen(fresh, ~(old | future))
+            good = fresh if all_in_time else _in_time(one, fresh, window)
             if len(good):
                 one.parts.append((Origin(one.device_key, one.boot, self._packs[block.pack_id][0]), good))
         for record in one.batch.singles():
@@ -242,10 +253,7 @@ class Ingest:
             telemetry.copy_samples(self._conn, (p for rows in undated for p in encode(rows, bounds_us)), dated=False)
 
     def _ensure_days(self, batches: Iterable[Batch], window: _Window) -> None:
-        times = [block.t_ns for batch in batches for block in batch.blocks]
-        if not times:
-            return
-        t_ns = np.concatenate(times)
+        t_ns = _times(batches)
         numbers = np.unique(t_ns[(t_ns >= window.first_ns) & (t_ns <= window.last_ns)] // DAY_NS)
         days = {date(1970, 1, 1) + timedelta(days=number) for number in numbers.tolist()}
         if not days <= self._days:
@@ -263,8 +271,7 @@ class Ingest:
         detail = " ".join(str(error).split()).replace("\0", "")[:_DETAIL_CHARS]
         with self._conn.transaction():
             one = self._claim([batch])[0]
-            seqs = batch.seqs()
-            one.refuse("malformed", seqs[~_inside(seqs, one.repeated)])
+            one.refuse("malformed", one.seqs[~_inside(one.seqs, one.repeated)])
             telemetry.add_rejects(
                 self._conn, [(one.device_key, one.boot, *span, detail) for span in one.refused_spans()]
             )
@@ -280,34 +287,46 @@ def _is_poison(error: Exception) -> bool:
 
 
 def _outcome(one: _Sorted, t_ns: int) -> Outcome:
-    refused = sorted({*one.refused_spans(), *one.refused_before})
-    estimates = tuple(record for *_, record in one.singles if isinstance(record, Estimate))
-    events = tuple(record for *_, record in one.singles if isinstance(record, Event))
-    written = sum(len(block) for _, block in one.parts) + len(one.singles)
-    rejected = sum(last - first + 1 for first, last, _ in one.refused_spans())
+    refused = one.refused_spans()
+    rejected = sum(last - first + 1 for first, last, _ in refused)
+    duplicates = int(_inside(one.seqs, one.repeated).sum()) if one.repeated else 0
+    refused += one.refused_before
     return Outcome(
         device=one.batch.device,
         boot=one.batch.boot,
-        receipt=_receipt(one.batch, refused, t_ns) if refused else Receipt(accepted=tuple(one.spans), t_ns=t_ns),
+        receipt=_receipt(one.seqs, refused, t_ns) if refused else Receipt(accepted=tuple(one.spans), t_ns=t_ns),
         blocks=tuple(block for _, block in one.parts),
-        estimates=estimates,
-        events=events,
-        written=written,
-        duplicates=len(one.batch) - written - rejected,
+        estimates=tuple(record for *_, record in one.singles if isinstance(record, Estimate)),
+        events=tuple(record for *_, record in one.singles if isinstance(record, Event)),
+        written=one.seqs.size - duplicates - rejected,
+        duplicates=duplicates,
         rejected=rejected,
     )
 
 
-def _receipt(batch: Batch, refused: Sequence[tuple[int, int, str]], t_ns: int) -> Receipt:
-    """The Receipt of a Batch of which these ranges are refused; of other Batches' ranges only what lies in this one."""
-    seqs = batch.seqs()
+def _receipt(seqs: Ints, refused: Sequence[tuple[int, int, str]], t_ns: int) -> Receipt:
+    """The Receipt for `seqs`, of which these ranges are refused; they may reach beyond what this Batch has."""
     rejected = []
     taken = np.ones(seqs.size, np.bool_)
-    for first, last, reason in refused:
+    for first, last, reason in sorted(refused):
         ours = (seqs >= first) & (seqs <= last)
         rejected += [Rejected(*span, reason) for span in ranges(seqs[ours & taken])]
         taken &= ~ours
     return Receipt(accepted=tuple(ranges(seqs[taken])), rejected=tuple(rejected), t_ns=t_ns)
+
+
+def _times(batches: Iterable[Batch]) -> Ints:
+    """The t_ns of all samples."""
+    return np.concatenate([np.zeros(0, np.int64), *(block.t_ns for batch in batches for block in batch.blocks)])
+
+
+def _in_time(one: _Sorted, block: SampleBlock, window: _Window) -> SampleBlock:
+    """The rows of the block that lie in the window or are undated; the others are refused."""
+    old = (block.t_ns < window.first_ns) & (block.t_ns != NO_TIME)
+    future = block.t_ns > window.last_ns
+    one.refuse("too_old", block.seq[old])
+    one.refuse("bad_time", block.seq[future])
+    return _chosen(block, ~(old | future))
 
 
 def _spans(seqs: Ints) -> Spans:

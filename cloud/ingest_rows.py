@@ -21,7 +21,7 @@ from shared.fields import BALANCING_WORD_BITS, NULL, SCALARS
 
 HEADER: Final = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 TRAILER: Final = b"\xff\xff"
-PIECE_ROWS: Final = 2048
+PIECE_ROWS: Final = 512
 """Rows per piece: the server stores one piece while the next is being built."""
 EPOCH_US: Final = 946_684_800_000_000
 """PostgreSQL counts microseconds from 2000-01-01."""
