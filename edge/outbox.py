@@ -28,6 +28,7 @@ from edge.books import Books, Tally
 from edge.outbox_boots import Boots
 from edge.outbox_cold import Cold
 from edge.outbox_flush import BLOCK_BYTES, block_of_batch, blocks_of, gap_of
+from edge.outbox_note import Note
 from edge.outbox_records import (
     NO_SEQS,
     Measured,
@@ -56,7 +57,7 @@ from edge.outbox_recovery import (
     open_stores,
     room_bytes,
 )
-from edge.outbox_store import Corrupt, tally_text
+from edge.outbox_store import Corrupt
 from shared.batch import Batch, Ints, ranges
 from shared.records import Receipt
 from shared.wire import encode_batch
@@ -142,13 +143,14 @@ class Outbox:
             self._hot.put_boot(own)
         with self._cold.changes():
             if not self._one_file:  # rows of a time without tmpfs
-                self._to_blocks(self._cold.store.rows_to_flush(), None)
+                self._to_blocks(self._cold.store.rows_to_flush())
                 for no in self._cold.store.row_boots():
                     self._cold.store.drop_rows(no, [(0, 2**62)])
             if not own.replay:  # a replay's seqs belong to its file; losses stay untold until the agent itself starts
                 self._cold.tell(opened.lost, own, mono_ns)
                 self._boots.retire()
-            self._boots.note()
+            self._boots.to_cold()
+        self._boots.note()
         if not own.replay:
             with self._hot.transaction():
                 self._boots.retired()
@@ -161,18 +163,18 @@ class Outbox:
             try:
                 self._flush_rows()
                 self._boots.end(max(self._next, self._boots.had))
-                with self._cold.changes():
-                    if not self._one_file:
-                        self._cold.store.set_tally("copy", self._hot.tally())
-                    self._boots.note()
                 with self._hot.transaction():
                     self._hot.put_boot(self._boots.running)
                     self._hot.add_tally(self._unbooked)
+                with self._cold.changes():
+                    self._boots.to_cold()
+                self._boots.note()
             except OutboxError as error:
                 log.error("the outbox could not be closed cleanly, nothing is lost but by a power cut: %s", error)
             finally:
                 self._hot.close()
                 self._cold.store.close()
+                self._boots.close()
                 self._folder_lock.close()
 
     # --- in ---
@@ -191,7 +193,9 @@ class Outbox:
             booked = self._unbooked + Tally(acquired=samples, filtered=samples - stored, stored=stored)
             try:
                 self._store(fresh, booked, max(seqs.stop, self._boots.had))
-            except OutboxError:
+            except OutboxError as error:
+                if self._one_file and isinstance(error, Corrupt):
+                    self._mend()
                 self._unbooked += Tally(acquired=samples, rejected=samples)
                 raise
             self._unbooked = Tally()
@@ -202,6 +206,8 @@ class Outbox:
     def _store(self, fresh: list[tuple[Record, int]], booked: Tally, next_seq: int) -> None:
         rows = [(row_of(record, seq, self.device, self.boot), priority(record)) for record, seq in fresh]
         need = sum(len(row.body) + _ROW_BYTES for row, _ in rows)
+        if rows and self._hot.used_bytes() + need > self._hot_bytes:
+            self._hot.fold()
         if rows and self._hot.used_bytes() + need > self._hot_bytes:
             raise OutboxFull(f"{self._hot.path} is full ({self._hot_bytes >> 20} MiB): nothing was sent or flushed")
         self._hot.learn_layouts({row.layout for row, _ in rows if row.layout is not None})
@@ -244,32 +250,29 @@ class Outbox:
         if self._unready:
             forget_doubles(self._hot, self._cold.store)
             self._unready.clear()
-        with self._hot.lock:
-            rows = self._hot.rows_to_flush()
-            books = None if self._one_file else tally_text(self._hot.tally())
+        rows = self._hot.rows_to_flush()
         if not rows:
             return
         with self._cold.changes():
-            moved = self._to_blocks(rows, books)
+            moved = self._to_blocks(rows)
         for id_, seqs, token in moved:
             self._unready.add(id_)
             if token is not None:
                 flight = self._flights[token]
                 flight.blocks[id_], flight.rows = seqs, np.setdiff1d(flight.rows, seqs, assume_unique=True)
         tops = {no: row.seq for no, _, _, row in rows}
+        for no, top in tops.items():
+            self._boots.flushed(no, top)
+        self._boots.note()
         with self._hot.transaction():
             for no, top in tops.items():
                 self._hot.drop_rows(no, [(0, top)])
         self._unready.clear()
-        for no, top in tops.items():
-            self._boots.flushed(no, top)
 
-    def _to_blocks(
-        self, rows: list[tuple[int, int, int, Row]], books: str | None
-    ) -> list[tuple[int, Ints, int | None]]:
+    def _to_blocks(self, rows: list[tuple[int, int, int, Row]]) -> list[tuple[int, Ints, int | None]]:
         """Adds rows to the cold file as blocks: (block id, its seqs, the flight that has them)."""
         flight_of = {(f.boot_no, seq): token for token, f in self._flights.items() for seq in f.rows.tolist()}
-        blocks = list(blocks_of(self.device, self._boots.known, rows, flight_of, books))
+        blocks = list(blocks_of(self.device, self._boots.known, rows, flight_of))
         need = sum(len(block.body) + BLOCK_BYTES for block, _, _ in blocks)
         self._cold.make_room(need, self._busy(), self._boots.known, self._boots.running, self._now())
         return [(self._cold.add(block), seqs, token) for block, seqs, token in blocks]
@@ -283,7 +286,8 @@ class Outbox:
             self._window_ns, self._window_rows = now_mono_ns, 0
         if self._boots.expect(self._rate_hz, self.flush_s):
             with self._cold.changes():
-                self._boots.note()
+                self._boots.to_cold()
+            self._boots.note()
 
     # --- out ---
 
@@ -395,12 +399,10 @@ class Outbox:
                 self._cold.drop(block)
             elif left.size < seqs.size:
                 boot = self._boots.known[flight.boot_no]
-                new = block_of_batch(rest, boot, block.priority, block.put_ns, block.books, block.id)
+                new = block_of_batch(rest, boot, block.priority, block.put_ns, block.id)
                 self._cold.swap(block, new)
         if flight.blocks:
             self._cold.store.put_boot(self._boots.cold_view(flight.boot_no))
-            if not self._one_file:
-                self._cold.store.set_tally("copy", self._hot.tally())
 
     def _keep_refused(self, boot_no: int, batch: Batch, seqs: Ints, reason: str) -> None:
         part = only(batch, seqs)
@@ -463,11 +465,12 @@ class Outbox:
         forget_doubles(self._hot, store)
         self._cold = Cold(store, self.device, self._cold_bytes * 95 // 100, self._give_seq)
         known = self._boots.known
-        lost, _ = losses(known, set(known), self._hot, store, damaged=True, kernel=self._kernel)
+        lost, _ = losses(known, set(known), self._hot, store, Note(), damaged=True, kernel=self._kernel)
         self._hot.add_tally(imbalance(self._hot, store))
         with self._cold.changes():
             self._cold.tell(lost, self._boots.running, self._now())
-            self._boots.note()
+            self._boots.to_cold()
+        self._boots.note()
 
 
 def _samples(records: Sequence[Record]) -> int:

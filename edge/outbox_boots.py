@@ -10,7 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from edge.outbox_recovery import Opened, write_note
+from edge.books import Tally
+from edge.outbox_note import NoteFile
+from edge.outbox_recovery import Opened
 from edge.outbox_store import Boot, Store
 from shared.records import new_boot
 
@@ -23,7 +25,8 @@ class Boots:
     """own: the running start's no. known: all starts by no, as they are now (the files may lag behind)."""
 
     def __init__(self, opened: Opened, cold_dir: Path, *, kernel: str, boot: int | None) -> None:
-        self._hot, self._cold, self._dir, self._kernel = opened.hot, opened.cold, cold_dir, kernel
+        self._hot, self._cold, self._kernel = opened.hot, opened.cold, kernel
+        self._file = NoteFile(cold_dir)
         self.known = dict(opened.boots)
         one_file = opened.hot is opened.cold
         ahead = [known.ahead for known in self.known.values() if known.ahead and not known.replay]
@@ -78,11 +81,19 @@ class Boots:
         boot = self.known[no]
         return replace(boot, open=True) if not self._one_file and no in self._hot.row_boots() else boot
 
-    def note(self) -> None:
-        """Writes down on flash what must be known of all starts after a power cut. In a cold transaction."""
+    def to_cold(self) -> None:
+        """Tells the cold file what must be known of all starts after a power cut. In a cold transaction."""
         for no in self.known:
             self._cold.put_boot(self.cold_view(no))
-        write_note(self._dir, self._cold.boots())
+
+    def note(self) -> None:
+        """Notes what the cold file holds now; after a cold transaction."""
+        boots = [replace(boot, next_seq=max(boot.safe_seq, 0)) for boot in map(self.cold_view, sorted(self.known))]
+        self._file.write(boots, Tally() if self._one_file else self._hot.tally())
+
+    def close(self) -> None:
+        """Closes the note."""
+        self._file.close()
 
     def expect(self, rate_hz: float, flush_s: float) -> bool:
         """Whether the note has to be renewed: a power cut may cost more, or far less, than it says."""

@@ -25,7 +25,6 @@ def blocks_of(
     boots: Mapping[int, Boot],
     rows: list[tuple[int, int, int, Row]],
     flight_of: Mapping[tuple[int, int], int],
-    books: str | None,
 ) -> Iterator[tuple[Block, Ints, int | None]]:
     """(block, its seqs, the flight that has them) for rows as `Store.rows_to_flush` gives them.
 
@@ -38,19 +37,17 @@ def blocks_of(
         for start in range(0, len(group), MAX_BLOCK_ROWS):
             part = group[start : start + MAX_BLOCK_ROWS]
             batch = batch_of(device, boots[no].boot, [row for _, row in part])
-            yield block_of_batch(batch, boots[no], priority, part[0][0], books), batch.seqs(), flight
+            yield block_of_batch(batch, boots[no], priority, part[0][0]), batch.seqs(), flight
 
 
-def block_of_batch(
-    batch: Batch, boot: Boot, priority: int, put_ns: int, books: str | None = None, id_: int = 0
-) -> Block:
+def block_of_batch(batch: Batch, boot: Boot, priority: int, put_ns: int, id_: int = 0) -> Block:
     """The batch as a block, dated if its boot is."""
     if boot.offset_ns is not None:
         batch = dated(batch, boot.offset_ns)
     seqs = batch.seqs()
     body = encode_batch(batch)
     head = (int(seqs[0]), int(seqs[-1]), len(batch), sample_count(batch), priority, int(is_undated(batch)), put_ns)
-    return Block(id_, boot.no, *head, 0, books, body).sealed()
+    return Block(id_, boot.no, *head, 0, body).sealed()
 
 
 def is_undated(batch: Batch) -> bool:
@@ -104,4 +101,4 @@ def gap_of(loss: Loss, seq: int, mono_ns: int) -> Gap:
 
 def gap_block(device: str, gaps: list[Gap], boot: Boot, id_: int = 0) -> Block:
     """Gaps as an urgent block."""
-    return block_of_batch(singles_batch(device, boot.boot, gaps), boot, URGENT, gaps[0].mono_ns, None, id_)
+    return block_of_batch(singles_batch(device, boot.boot, gaps), boot, URGENT, gaps[0].mono_ns, id_)

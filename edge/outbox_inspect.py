@@ -10,6 +10,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from edge.books import TALLY, Books, Tally, balance
+from edge.outbox_note import read_note
 from edge.outbox_records import OutboxError
 from edge.outbox_store import FILE_NAME
 
@@ -25,17 +26,16 @@ def read_books(cold_dir: Path, hot_dir: Path | None) -> Books | None:
     for path in dict.fromkeys((cold_file, hot_file)):
         if path.exists():
             with _opened(path) as db:
-                tally += Tally(*_row(db, f"SELECT {', '.join(TALLY)} FROM tally WHERE whose = 'own'"))
+                tally += Tally(*_row(db, f"SELECT {', '.join(TALLY)} FROM tally"))
                 rows, samples = _row(db, "SELECT count(*), count(layout) FROM row")
                 records, block_samples = _row(db, "SELECT total(records), total(samples) FROM block")
                 pending += int(samples + block_samples)
                 others += int(rows - samples + records - block_samples)
                 boots.append(_row(db, "SELECT no, boot, next_seq FROM boot ORDER BY no DESC LIMIT 1"))
-                if path == cold_file and not hot_file.exists():
-                    tally += Tally(*_row(db, f"SELECT {', '.join(TALLY)} FROM tally WHERE whose = 'copy'"))
     if hot_file.exists():
         pending = tally.remaining  # a row that a cut-short flush left in both files counts once
     else:
+        tally += read_note(cold_dir).hot
         tally += balance(tally, pending)
     _, boot, next_seq = max((found for found in boots if found), default=(0, "0", 0))
     last_seq = next_seq - 1

@@ -8,19 +8,19 @@ what can be read of it goes into a new one, the old is kept beside it as `outbox
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Final
 
 import numpy as np
 
 from edge.books import Tally, balance
+from edge.outbox_note import Note, read_note
 from edge.outbox_records import OutboxError
 from edge.outbox_store import FILE_NAME, Block, Boot, Corrupt, Store
 from shared.batch import Ints, ranges
@@ -30,7 +30,6 @@ from shared.wire import decode_batch
 log = logging.getLogger(__name__)
 
 _LOCK: Final = "lock"
-_NOTE: Final = "boots.json"
 _DAMAGED: Final = "outbox.damaged.sqlite"
 _MISSES: Final = 2000
 
@@ -63,12 +62,9 @@ class Opened:
 
 def open_stores(cold_dir: Path, hot_dir: Path | None, *, cold_bytes: int, hot_bytes: int, kernel: str) -> Opened:
     """Opens, upgrades and repairs both files and puts their accounts in order. Tells no one yet."""
-    noted = read_note(cold_dir)
-    rebooted = not any(boot.kernel == kernel for boot in noted)
+    note = read_note(cold_dir)
+    rebooted = not any(boot.kernel == kernel for boot in note.boots.values())
     cold, damaged = open_store(cold_dir / FILE_NAME, durable=True, max_bytes=cold_bytes, suspicious=rebooted)
-    for boot in noted if damaged else ():
-        if boot.no not in {known.no for known in cold.boots()}:
-            cold.put_boot(boot)
     hot = cold
     if hot_dir is not None:
         _make_private(hot_dir)
@@ -79,14 +75,14 @@ def open_stores(cold_dir: Path, hot_dir: Path | None, *, cold_bytes: int, hot_by
     survived = {boot.no for boot in hot.boots() if boot.kernel == kernel or hot is cold}
     fresh = hot is not cold and not hot.boots()
     if fresh:
-        hot.set_tally("own", cold.copied_tally())
+        hot.add_tally(note.hot)
     if fresh or damaged:
         hot.add_tally(imbalance(hot, cold))
-    boots = {boot.no: boot for boot in cold.boots()}
+    boots = dict(note.boots) | {boot.no: boot for boot in cold.boots()}
     for boot in hot.boots():
         safe_seq = max(boot.safe_seq, boots[boot.no].safe_seq if boot.no in boots else 0)
         boots[boot.no] = replace(boot, safe_seq=safe_seq)
-    lost, killed = losses(boots, survived, hot, cold, damaged=damaged, kernel=kernel)
+    lost, killed = losses(boots, survived, hot, cold, note, damaged=damaged, kernel=kernel)
     return Opened(cold=cold, hot=hot, boots=boots, lost=tuple(lost), killed=tuple(killed))
 
 
@@ -98,27 +94,28 @@ def imbalance(hot: Store, cold: Store) -> Tally:
 
 
 def losses(
-    boots: dict[int, Boot], survived: set[int], hot: Store, cold: Store, *, damaged: bool, kernel: str
+    boots: Mapping[int, Boot], survived: set[int], hot: Store, cold: Store, note: Note, *, damaged: bool, kernel: str
 ) -> tuple[list[Loss], list[Loss]]:
-    """(what may be gone, what only has to tell its last seq) of all starts before this one."""
+    """(what may be gone, what only has to tell its last seq) of `boots`; `survived`: those whose rows are all there."""
     lost, killed = [], []
-    known = {boot.no: boot for boot in cold.boots()}
-    last_seqs = cold.last_seqs()
+    known, last_seqs = {boot.no: boot for boot in cold.boots()}, cold.last_seqs()
     for no, boot in sorted(boots.items()):
-        here = boot if no in survived else known.get(no, boot)
-        top = max(here.next_seq, here.safe_seq, last_seqs.get(no, -1) + 1) - 1
-        if here.replay:
+        if boot.replay:
             continue
-        cause = "killed" if here.kernel == kernel else "power_cut"
-        if damaged or (no not in survived and here.open):
-            first = 0 if damaged else max(here.safe_seq, last_seqs.get(no, -1) + 1)
-            stored = tuple(pending_ranges(no, hot, cold, first)) if damaged or hot is not cold else ()
-            ahead = here.ahead if no not in survived and here.open else 0
+        noted_seq = note.boots[no].next_seq if no in note.boots else 0
+        safe_seq = max(known[no].safe_seq if no in known else 0, last_seqs.get(no, -1) + 1)
+        top = max(boot.next_seq, boot.safe_seq, safe_seq, noted_seq) - 1
+        cut_off = no not in survived and boot.open
+        cause = "killed" if boot.kernel == kernel else "power_cut"
+        if damaged or cut_off or noted_seq > safe_seq:
+            first = 0 if damaged else safe_seq
+            stored = tuple(pending_ranges(no, hot, cold, first))
+            ahead = boot.ahead if cut_off else 0
             if first <= top or ahead:
-                loss = Loss(of_boot=here.boot, first_seq=first, last_seq=top, cause=cause, stored=stored, ahead=ahead)
+                loss = Loss(of_boot=boot.boot, first_seq=first, last_seq=top, cause=cause, stored=stored, ahead=ahead)
                 lost.append(loss)
-        elif no in survived and here.open and top >= 0:
-            killed.append(Loss(of_boot=here.boot, first_seq=top + 1, last_seq=top, cause=cause))
+        elif boot.open and top >= 0:
+            killed.append(Loss(of_boot=boot.boot, first_seq=top + 1, last_seq=top, cause=cause))
     return lost, killed
 
 
@@ -250,8 +247,8 @@ def _salvaged(path: Path, durable: bool, max_bytes: int, error: Exception) -> St
         for values in _readable(old, "row", "boot_no, seq"):
             _copy(store, "row", values, len(values) == 11)
         for values in _readable_blocks(old):
-            _copy(store, "block", values, len(values) == 12 and Block(*values).sound)
-        for table, key in (("tally", "whose"), ("reject", "id")):
+            _copy(store, "block", values, len(values) == 11 and Block(*values).sound)
+        for table, key in (("tally", "id"), ("reject", "id")):
             for values in _readable(old, table, key):
                 _copy(store, table, values, all(value is not None for value in values[:5]))
     old.close()
@@ -301,28 +298,3 @@ def _move(path: Path, to: Path) -> None:
         target.unlink(missing_ok=True)
         if source.exists():
             source.rename(target)
-
-
-# --- the note: a second copy of the cold file's boots, for when that cannot be read ---
-
-
-def write_note(cold_dir: Path, boots: Iterable[Boot]) -> None:
-    """Replaces the note, durably."""
-    path = cold_dir / _NOTE
-    fresh = path.with_suffix(".new")
-    try:
-        with fresh.open("w", encoding="utf-8") as file:
-            json.dump([asdict(boot) for boot in boots], file)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except OSError as error:
-        raise OutboxError(f"{path} cannot be written: {error.strerror}") from error
-
-
-def read_note(cold_dir: Path) -> list[Boot]:
-    """The boots of the note; [] if there is none or it is torn."""
-    try:
-        return [Boot(**boot) for boot in json.loads((cold_dir / _NOTE).read_text("utf-8"))]
-    except (OSError, ValueError, TypeError):
-        return []

@@ -10,8 +10,8 @@ import sqlite3
 import threading
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -26,7 +26,7 @@ _PAGE_BYTES: Final = 4096
 _MAX_REJECTS: Final = 1000
 _CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _ROW: Final = "seq, pack_id, layout, mono_ns, t_ns, quality, alarms, body"
-_BLOCK: Final = "id, boot_no, first_seq, last_seq, records, samples, priority, undated, put_ns, crc, books, body"
+_BLOCK: Final = "id, boot_no, first_seq, last_seq, records, samples, priority, undated, put_ns, crc, body"
 
 
 class Corrupt(OutboxError):
@@ -61,7 +61,6 @@ class Block(NamedTuple):
     undated: int
     put_ns: int
     crc: int
-    books: str | None
     body: bytes
 
     def checksum(self) -> int:
@@ -147,6 +146,10 @@ class Store:
         wal = self.path.with_name(self.path.name + "-wal")
         return int(pages - free) * _PAGE_BYTES + (wal.stat().st_size if wal.exists() else 0)
 
+    def fold(self) -> None:
+        """Empties the WAL into the file."""
+        self._all("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def intact(self) -> bool:
         """Whether SQLite finds its structure whole. Reads the whole file."""
         try:
@@ -190,29 +193,16 @@ class Store:
 
     # --- tallies ---
 
-    def tally(self, whose: str = "own") -> Tally:
-        """This file's own tally, or its `copy` of the other file's."""
-        found = self._one(f"SELECT {', '.join(TALLY)} FROM tally WHERE whose = ?", (whose,))
+    def tally(self) -> Tally:
+        """What came into this file or left it for good."""
+        found = self._one(f"SELECT {', '.join(TALLY)} FROM tally")
         return Tally(*found) if found else Tally()
 
     def add_tally(self, more: Tally) -> None:
-        """Adds to this file's own tally."""
+        """Counts more."""
         if more != Tally():
             sets = ", ".join(f"{name} = {name} + ?" for name in TALLY)
-            self._run(f"UPDATE tally SET {sets} WHERE whose = 'own'", astuple(more))
-
-    def set_tally(self, whose: str, tally: Tally) -> None:
-        """Overwrites a tally."""
-        marks = ", ".join("?" for _ in TALLY)
-        self._run(f"INSERT OR REPLACE INTO tally (whose, {', '.join(TALLY)}) VALUES (?, {marks})",
-                  (whose, *astuple(tally)))  # fmt: skip
-
-    def copied_tally(self) -> Tally:
-        """The newest copy of the other file's tally, wherever it was written."""
-        copies = [self.tally("copy")]
-        for (text,) in self._all("SELECT books FROM block WHERE books IS NOT NULL ORDER BY id DESC LIMIT 1"):
-            copies.append(Tally(**json.loads(text)))
-        return max(copies, key=lambda tally: tally.stored)
+            self._run(f"UPDATE tally SET {sets}", astuple(more))
 
     # --- rows ---
 
@@ -282,14 +272,14 @@ class Store:
 
     def add_block(self, block: Block) -> int:
         """Stores a block (its id is ignored); its id."""
-        marks = ", ".join("?" * 11)
+        marks = ", ".join("?" * 10)
         with self.lock, _translated(self.path):
             cursor = self._db.execute(f"INSERT INTO block ({_BLOCK.removeprefix('id, ')}) VALUES ({marks})", block[1:])
             return int(cursor.lastrowid or 0)
 
     def replace_block(self, block: Block) -> None:
         """Overwrites the block of this id."""
-        marks = ", ".join("?" * 12)
+        marks = ", ".join("?" * 11)
         self._run(f"INSERT OR REPLACE INTO block ({_BLOCK}) VALUES ({marks})", block)
 
     def drop_blocks(self, ids: Iterable[int]) -> None:
@@ -338,7 +328,8 @@ class Store:
     def put_raw(self, table: str, values: Sequence[Any]) -> None:
         """A row of a damaged file as it was, if it fits."""
         marks = ", ".join("?" * len(values))
-        self._run(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", values)
+        with self.lock, _translated(self.path), suppress(sqlite3.IntegrityError):
+            self._db.execute(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", values)
 
     # --- rejects ---
 
@@ -350,11 +341,6 @@ class Store:
             (boot_no, first, last, records, reason, body),
         )
         self._run("DELETE FROM reject WHERE id <= (SELECT max(id) FROM reject) - ?", (_MAX_REJECTS,))
-
-
-def tally_text(tally: Tally) -> str:
-    """A tally as a block carries it."""
-    return json.dumps({name: n for name, n in asdict(tally).items() if n})
 
 
 def upgrade(db: sqlite3.Connection, path: Path) -> None:

@@ -44,7 +44,6 @@ CREATE TABLE block (
   undated INTEGER NOT NULL,
   put_ns INTEGER NOT NULL,
   crc INTEGER NOT NULL,
-  books TEXT,                           -- the other file's tally when the block was written
   body BLOB NOT NULL
 );
 
@@ -60,9 +59,9 @@ CREATE TABLE reject (
   UNIQUE (boot_no, first_seq, last_seq, reason)
 );
 
--- Samples that came into or left this file for good: `own` = this file's; `copy` = the other file's, as last seen.
+-- Samples that came into or left this file for good; one row.
 CREATE TABLE tally (
-  whose TEXT PRIMARY KEY,
+  id INTEGER PRIMARY KEY CHECK (id = 1),
   acquired INTEGER NOT NULL DEFAULT 0,
   filtered INTEGER NOT NULL DEFAULT 0,
   rejected INTEGER NOT NULL DEFAULT 0,
@@ -71,5 +70,5 @@ CREATE TABLE tally (
   refused INTEGER NOT NULL DEFAULT 0,
   evicted INTEGER NOT NULL DEFAULT 0,
   lost INTEGER NOT NULL DEFAULT 0
-) WITHOUT ROWID;
-INSERT INTO tally (whose) VALUES ('own'), ('copy');
+);
+INSERT INTO tally (id) VALUES (1);

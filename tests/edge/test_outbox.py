@@ -199,8 +199,9 @@ def test_the_byte_cap_evicts_the_oldest_samples_and_tells_which(tmp_path: Path, 
     machine, cloud = Machine(tmp_path, max_bytes=1 << 20, flush_s=4, tmpfs=tmpfs), FakeCloud()
     outbox = machine.start()
     outbox.put([event(1)])
+    rows = [measured(machine.clock.forward(0.01), t_ns=1, noisy=True) for _ in range(500)]
     for _ in range(80):
-        outbox.put([measured(machine.clock.forward(0.01), t_ns=1, noisy=True) for _ in range(500)])
+        outbox.put(rows)
         machine.clock.forward(5)
         outbox.flush(machine.clock.mono_ns())
         assert outbox.books().hot_bytes + outbox.books().cold_bytes < 1.02 * (1 << 20)
@@ -219,8 +220,9 @@ def test_a_tombstone_that_was_sent_does_not_change_any_more(tmp_path: Path) -> N
     """A changed gap under a seq that the cloud already has would be taken for a repetition, and the loss untold."""
     machine, cloud = Machine(tmp_path, max_bytes=1 << 20, flush_s=4), FakeCloud()
     outbox = machine.start()
+    rows = [measured(machine.clock.forward(0.01), t_ns=1, noisy=True) for _ in range(500)]
     for round_ in range(60):
-        outbox.put([measured(machine.clock.forward(0.01), t_ns=1, noisy=True) for _ in range(500)])
+        outbox.put(rows)
         machine.clock.forward(5)
         outbox.flush(machine.clock.mono_ns())
         if round_ % 10 == 9:
