@@ -12,11 +12,12 @@ import numpy.typing as npt
 from shared.block import SampleBlock
 from shared.errors import WireError
 from shared.fields import ID
-from shared.records import GAP_CAUSES, Estimate, Event, Gap, Report
+from shared.records import GAP_CAUSES, SEVERITIES, Estimate, Event, Gap, Report
 
 SCHEMA: Final = 1
 MAX_BODY_BYTES: Final = 8 << 20
 MAX_ROWS: Final = 100_000
+MAX_TEXT_CHARS: Final = 256
 _MAX_INT: Final = 2**62
 
 Ints = npt.NDArray[np.int64]
@@ -77,6 +78,10 @@ def check(batch: Batch) -> Batch:
             _require_id("pack_id", record.pack_id)
         if not 0 <= record.mono_ns < _MAX_INT:
             raise WireError("malformed", f"mono_ns of seq {record.seq} is out of range")
+        _require_texts(record)
+    for event in batch.events:
+        if event.severity not in SEVERITIES:
+            raise WireError("malformed", f"severity {event.severity!r} of seq {event.seq} is unknown")
     for gap in batch.gaps:
         if gap.cause not in GAP_CAUSES:
             raise WireError("malformed", f"gap cause {gap.cause!r} of seq {gap.seq} is unknown")
@@ -92,6 +97,15 @@ def check(batch: Batch) -> Batch:
     if seqs[0] < 0 or seqs[-1] >= _MAX_INT or (seqs[1:] == seqs[:-1]).any():
         raise WireError("malformed", "seq is negative, too large or used twice")
     return batch
+
+
+def _require_texts(record: Estimate | Event | Report | Gap) -> None:
+    texts = [getattr(record, name) for name in record.__slots__]
+    if isinstance(record, Report):
+        texts += record.numbers
+    for text in texts:
+        if isinstance(text, str) and not (len(text) <= MAX_TEXT_CHARS and text.isprintable()):
+            raise WireError("malformed", f"a text of seq {record.seq} is too long or not printable: {text[:80]!r}")
 
 
 def _require_id(name: str, value: str) -> None:

@@ -19,6 +19,7 @@ REJECT_REASONS: Final = (
     "bad_time",
 )
 GAP_CAUSES: Final = ("killed", "power_cut", "evicted", "bus_overflow")
+SEVERITIES: Final = ("info", "warning", "critical")
 MODES: Final = {"live": 1.0, "normal": 5.0, "economy": 60.0}
 """Uplink mode -> seconds between two sends."""
 
@@ -115,7 +116,7 @@ class Event:
     t_ns: int | None = None
     id: str
     code: str
-    severity: str  # info | warning | critical
+    severity: str  # SEVERITIES
     pack_id: str
     cell: int | None = None
     value: float | None = None

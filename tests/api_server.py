@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -22,11 +22,12 @@ PROTOBUF = {"content-type": "application/x-protobuf"}
 
 @dataclass(frozen=True)
 class Api:
-    """A running API: its port, a client, and its hub."""
+    """A running API: its port, a client, its hub, and how to stop it early."""
 
     port: int
     client: httpx.Client
     hub: Hub
+    stop: Callable[[], None]
 
     def send(self, batch: Batch) -> Receipt:
         """Uploads a Batch; its Receipt."""
@@ -54,7 +55,7 @@ def running_api(config: Config) -> Iterator[Api]:
     thread.start()
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
-            yield Api(port, client, hub)
+            yield Api(port, client, hub, server.stop)
     finally:
         server.stop()
         thread.join(15)

@@ -43,6 +43,8 @@ class Reader:
             raise ApiProblem(503, _TOO_LONG) from error
         except (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction) as error:
             raise ApiProblem(503, _UNMIGRATED) from error
+        except psycopg.DataError as error:
+            raise ApiProblem(422, f"The request has a value that the database cannot take: {error}.") from error
         except (psycopg.OperationalError, DatabaseAway) as error:
             raise ApiProblem(503, _AWAY) from error
         finally:

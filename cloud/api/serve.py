@@ -28,7 +28,8 @@ def bind(host: str, port: int) -> socket.socket:
             f"API_HOST {host!r} is not loopback: this release has no login yet, so it serves only this machine; "
             "set API_HOST=127.0.0.1."
         )
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # IPPROTO_TCP in so many words: asyncio sets TCP_NODELAY on nothing else; without it answers wait 40 ms for an ACK.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

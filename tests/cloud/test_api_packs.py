@@ -143,6 +143,14 @@ def test_unknown_packs_are_404_everywhere(api: Api) -> None:
     assert api.client.get("/api/v1/live?pack_id=NOPE").status_code == 404
 
 
+def test_text_that_no_database_takes_is_422(api: Api) -> None:
+    for path in ("/api/v1/packs/%00", "/api/v1/live?pack_id=%00", "/api/battery/latest?battery_id=a%00b"):
+        answer = api.client.get(path)
+        assert answer.status_code == 422
+        assert "NUL" in answer.json()["detail"]
+    assert api.client.get("/api/v1/packs/%ED%A0%80").status_code == 404
+
+
 def test_undated_samples_stay_out_of_packs_and_samples(api: Api) -> None:
     api.client.post("/device/v1/batches", json=json_batch([{"pack_id": "P", "pack_v": 300.0}]))
     pack = api.client.get("/api/v1/packs/P").json()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -133,6 +134,19 @@ def test_what_cannot_be_taken_as_a_whole_is_refused_in_one_sentence(api: Api) ->
         assert (answer.status_code, answer.json()["reason"]) == (status, reason), answer.text
         sentence = answer.json()["error"]
         assert sentence.endswith(".") and "Traceback" not in sentence and len(sentence) < 300
+
+
+def test_texts_that_no_database_takes_are_refused_in_both_encodings(api: Api) -> None:
+    head = {"pack_id": "P", "seq": 1, "mono_ns": 1, "code": "low_soc", "severity": "warning"}
+    for text in ("a\x00b", "\ud800", "x" * 257, "two\nlines"):
+        body = json.dumps(json_batch([], events=[head | {"id": text}]))
+        answer = api.client.post(UPLOAD, content=body, headers=JSON)
+        assert (answer.status_code, answer.json()["reason"]) == (400, "malformed"), answer.text
+    event = Event(pack_id="P", seq=1, mono_ns=1, id="\x00", code="low_soc", severity="warning")
+    loud = replace(event, id="e", severity="loud")
+    for wrong in (event, loud):
+        answer = api.client.post(UPLOAD, content=encode_batch(batch("dev", events=(wrong,))), headers=PROTOBUF)
+        assert (answer.status_code, answer.json()["reason"]) == (400, "malformed"), answer.text
 
 
 def test_a_chunked_body_is_refused_while_it_is_read(api: Api) -> None:
