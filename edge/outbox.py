@@ -291,19 +291,20 @@ class Outbox:
 
     # --- out ---
 
-    def take(self, limit_rows: int, *, newest: bool, undated: bool = False) -> Taken | None:
+    def take(self, limit_rows: int, *, newest: bool, undated: bool = False, fresh: bool = True) -> Taken | None:
         """The next records to send, all of one boot, about `limit_rows` at most; None = nothing to send.
 
-        newest: the newest of the running boot that are not on flash. Else the oldest, in order. Records of this kernel
-        boot without t_ns wait for `date` unless `undated`. What is taken is not handed out again until it is settled
-        or released.
+        newest: the newest of the running boot that are not on flash. Else the oldest, in order; fresh: at last also
+        those of the running boot that are not on flash. Records of this kernel boot without t_ns wait for `date` unless
+        `undated`. What is taken is not handed out again until it is settled or released.
         """
         with self._cold_work():
             if newest:
                 found = self._take_rows([self._boots.running.no], limit_rows, newest=True, undated=undated)
             else:
+                boot_nos = [no for no in self._hot.row_boots() if fresh or no != self._boots.running.no]
                 found = self._take_blocks(limit_rows, undated) or self._take_rows(
-                    self._hot.row_boots(), limit_rows, newest=False, undated=undated
+                    boot_nos, limit_rows, newest=False, undated=undated
                 )
             if found is None:
                 return None

@@ -82,14 +82,19 @@ class Uplink:
         self._jitter = jitter
         self._flush_s = outbox.flush_s
         self._failures = 0
+        self._sending = False  # whether it was a batch that failed last: then only a batch that arrives is good news
         self._not_before_ns = 0
         self._live_due_ns = 0
         self._desired_due_ns = 0
         self._contact_ns: int | None = None
         self.state = UplinkState(mode=settings.mode)
+        self._set_mode(settings.mode)
 
     def step(self, now_mono_ns: int) -> Progress:
         """One piece of work. Never raises for the network; what it did not send stays in the outbox."""
+        return self._step(now_mono_ns, waiting=True)
+
+    def _step(self, now_mono_ns: int, *, waiting: bool) -> Progress:
         offset_ns = self._clock.offset_ns()
         if offset_ns is not None:
             self._outbox.date(offset_ns)
@@ -100,7 +105,7 @@ class Uplink:
             if now_mono_ns >= self._desired_due_ns:
                 self._ask(now_mono_ns)
                 return Progress(wait_s=0.0)
-            taken = self._next(now_mono_ns)
+            taken = self._next(now_mono_ns, waiting)
             if taken is None:
                 due_ns = min(self._live_due_ns, self._desired_due_ns)
                 return Progress(wait_s=max(_seconds(due_ns - now_mono_ns), 0.05))
@@ -108,23 +113,23 @@ class Uplink:
         except (Unavailable, Forbidden, OutboxError) as error:
             if taken is not None:
                 self._outbox.release(taken)
+            self._sending = taken is not None
             return self._back_off(error, now_mono_ns)
 
     def drain(self, now_mono_ns: int) -> Progress:
         """As `step`, for a replay: everything in order, oldest first, without waiting for a mode's time."""
-        self._live_due_ns = now_mono_ns + _SECOND_NS
-        return self.step(now_mono_ns)
+        return self._step(now_mono_ns, waiting=False)
 
-    def _next(self, now_mono_ns: int) -> Taken | None:
+    def _next(self, now_mono_ns: int, waiting: bool) -> Taken | None:
         undated = self._contact_ns is not None and (
             now_mono_ns - self._contact_ns >= self._settings.undated_wait_s * _SECOND_NS
         )
-        if now_mono_ns >= self._live_due_ns:
+        if waiting and now_mono_ns >= self._live_due_ns:
             self._live_due_ns = now_mono_ns + int(MODES[self.state.mode] * _SECOND_NS)
             live = self._outbox.take(self._settings.live_rows, newest=True, undated=undated)
             if live is not None:
                 return live
-        return self._outbox.take(self._settings.backlog_rows, newest=False, undated=undated)
+        return self._outbox.take(self._settings.backlog_rows, newest=False, undated=undated, fresh=not waiting)
 
     def _deliver(self, taken: Taken, now_mono_ns: int) -> Progress:
         sent_before = self.state.sent_bytes
@@ -134,6 +139,7 @@ class Uplink:
         finally:
             # Whatever was answered counts, also when a later part of the same batch found the network gone.
             settled = self._outbox.settle(taken, _joined(receipts))
+        self._sending = False
         self._well(now_mono_ns)
         self._wish(receipts[-1].mode)
         if settled.refused:
@@ -185,15 +191,20 @@ class Uplink:
             return
         log.info("uplink mode: %s -> %s", self.state.mode, mode)
         self._live_due_ns = 0
+        self._set_mode(mode)
+
+    def _set_mode(self, mode: str) -> None:
         self.state = replace(self.state, mode=mode)
         # An economical mode keeps rows for a minute before it sends them: flash must not see them sooner.
         self._outbox.flush_s = max(self._flush_s, _ECONOMY_FLUSH_S) if mode == "economy" else self._flush_s
 
     def _well(self, now_mono_ns: int) -> None:
-        if self.state.problem is not None:
-            log.info("uplink is back")
         if self._contact_ns is None:
             self._contact_ns = now_mono_ns
+        if self._sending:
+            return
+        if self.state.problem is not None:
+            log.info("uplink is back")
         self._failures = 0
         self.state = replace(self.state, connected=True, problem=None, last_ok_mono_ns=now_mono_ns)
 

@@ -1,4 +1,4 @@
-"""Power cuts: files torn at any byte, writes that never reached the flash. The file always opens; gaps tell the rest."""
+"""Power cuts: files torn at any byte, writes that never reached flash. The file always opens, gaps tell the rest."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ class DirectTransport:
 
 @contextmanager
 def served(cloud: FakeCloud, *, seed: int = 0, trouble: float = 0.0) -> Iterator[str]:
-    """The cloud behind a real HTTP server on a free port; `trouble` = the share of requests that fail. Yields its URL."""
+    """The cloud behind a real HTTP server on a free port; `trouble` = share of failing requests. Yields its URL."""
     chance = random.Random(seed)
 
     class Handler(BaseHTTPRequestHandler):
