@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import secrets
 import signal
 import subprocess
@@ -173,6 +175,7 @@ def write_edge_config(path: Path, settings: Settings, paths: Paths) -> None:
         'device = "local-agent"',
         'clock = "system"   # cars and cloud are this machine: its own clock is good enough',
         'data_dir = "data"',
+        *hot_folder(paths),
         "[uplink]",
         f'url = "{api_url(settings)}"',
     ]
@@ -187,6 +190,14 @@ def write_edge_config(path: Path, settings: Settings, paths: Paths) -> None:
         ]
         lines += ['mapping = "mapping.toml"']
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def hot_folder(paths: Paths, tmpfs: Path = Path("/dev/shm")) -> Sequence[str]:
+    """Returns the agent's setting of a tmpfs folder of this checkout's own: two checkouts may run on one machine."""
+    if not os.access(tmpfs, os.W_OK):
+        return []
+    checkout = hashlib.sha256(str(paths.local.resolve()).encode()).hexdigest()[:12]
+    return [f'hot_dir = "{tmpfs}/packtwin-{os.getuid()}/{checkout}"']
 
 
 def pack_ids(settings: Settings) -> Sequence[str]:

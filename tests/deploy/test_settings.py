@@ -57,7 +57,14 @@ def test_the_example_lists_every_setting_that_the_code_reads() -> None:
         for source in (ROOT / folder).rglob("*.py"):
             if "node_modules" not in source.parts:
                 read |= set(re.findall(r"environ(?:\.get\(|\[)\"([A-Z][A-Z0-9_]+)\"", source.read_text()))
-    others = {"PATH", "HOME", "NO_COLOR", "PATH_INFO", "REQUEST_METHOD"}  # the system's, and two of WSGI
+    others = {
+        "PATH",
+        "HOME",
+        "NO_COLOR",
+        "PATH_INFO",
+        "REQUEST_METHOD",
+        "PACKTWIN_URL",
+    }  # the system's, WSGI's, run.py's
     ours = {name for name in read - others if not name.startswith(("XDG_", "PIP_", "UV_", "SSL_"))}
     assert ours - settings.known_settings() == set()
 

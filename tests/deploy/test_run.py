@@ -1,0 +1,173 @@
+"""`make run` as real processes: database, API, cars and agent, killed and started again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import processes
+import pytest
+import stack
+import state
+from conftest import ROOT, free_port
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+T = TypeVar("T")
+
+
+def until(check: Callable[[], T], what: str, timeout_s: float = 60.0) -> T:
+    """Returns the first true answer."""
+    deadline = time.monotonic() + timeout_s
+    while not (answer := check()):
+        assert time.monotonic() < deadline, f"{what} did not happen"
+        time.sleep(0.05)
+    return answer
+
+
+class Checkout:
+    """run.py with state, ports and hot files of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.paths = stack.Paths(folder / ".local")
+        names = ("API_PORT", "DB_PORT", "EDGE_PORT", "METRICS_PORT")
+        self.environment = {
+            **os.environ,
+            **{name: str(free_port()) for name in names},
+            "PACKTWIN_RUN": str(folder / "r"),
+        }
+        self.api = f"http://127.0.0.1:{self.environment['API_PORT']}"
+
+    def command(self, *arguments: str) -> list[str]:
+        code = (
+            f"import sys; sys.path[:0] = [{str(ROOT / 'deploy' / 'local')!r}]\n"
+            f"import pathlib, run, stack; stack.LOCAL = pathlib.Path({str(self.paths.local)!r})\n"
+            f"sys.exit(run.main({list(arguments)!r}))"
+        )
+        return [sys.executable, "-c", code]
+
+    def start(self) -> subprocess.Popen[str]:
+        """Starts `run` and returns when it says where to look."""
+        child = subprocess.Popen(
+            self.command("run"), env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert child.stdout is not None
+        said = []
+        for line in child.stdout:
+            said.append(line)
+            if "open http://localhost:" in line:
+                return child
+        raise AssertionError("".join(said))
+
+    def call(self, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+        command = self.command(*arguments)
+        return subprocess.run(command, env=self.environment, input=text, capture_output=True, text=True, check=False)
+
+    def services(self) -> dict[str, processes.Identity]:
+        found = state.read(self.paths.state)
+        assert found is not None
+        return {running.name: running.process for running in found.services if running.process is not None}
+
+    def packs(self) -> list[str]:
+        with urllib.request.urlopen(f"{self.api}/api/batteries/list", timeout=5) as answer:
+            return list(json.load(answer))
+
+    def samples(self) -> int:
+        return int(self.call("psql", "-At", text="SELECT count(*) FROM samples\n").stdout)
+
+
+@pytest.fixture
+def checkout() -> Iterator[Checkout]:
+    folder = Path(tempfile.mkdtemp(prefix="packtwin-run-"))
+    folder.chmod(0o755)
+    here = Checkout(folder)
+    yield here
+    here.call("stop")
+    for setting in stack.hot_folder(here.paths):
+        shutil.rmtree(setting.split('"')[1], ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def end(child: subprocess.Popen[str], number: signal.Signals) -> int:
+    child.send_signal(number)
+    code = child.wait(30)
+    assert child.stdout is not None
+    child.stdout.close()
+    return code
+
+
+def test_it_runs_says_so_and_ends_with_zero_on_ctrl_c(checkout: Checkout) -> None:
+    child = checkout.start()
+    until(lambda: len(checkout.packs()) == 3, "three packs in the list")
+    told = checkout.call("status")
+    assert told.returncode == 0, told.stdout
+    assert [line.split()[:2] for line in told.stdout.splitlines()[1:]] == [
+        [name, "ready"] for name in ("database", "api", "cars", "agent")
+    ]
+    second = checkout.call("run")
+    assert second.returncode == 2
+    assert second.stderr == f"packtwin: packtwin already runs here, {checkout.api}; 'make stop' ends it\n"
+    began_s, services = time.monotonic(), checkout.services()
+    assert end(child, signal.SIGINT) == 0
+    assert time.monotonic() - began_s < 15
+    assert not any(map(processes.is_alive, services.values()))
+    assert checkout.call("status").returncode == 1
+
+
+def test_a_killed_supervisor_leaves_nothing_running_and_the_next_start_continues(checkout: Checkout) -> None:
+    child = checkout.start()
+    until(checkout.samples, "rows in the database")
+    services, before = checkout.services(), checkout.samples()
+    end(child, signal.SIGKILL)
+    until(lambda: not any(map(processes.is_alive, services.values())), "the children end")
+    child = checkout.start()
+    assert checkout.samples() >= before
+    until(lambda: checkout.samples() > before + 3, "new rows")
+    assert end(child, signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize("name", ["database", "api", "cars", "agent"])
+def test_a_killed_service_is_started_again_and_rows_go_on(checkout: Checkout, name: str) -> None:
+    child = checkout.start()
+    until(checkout.samples, "rows in the database")
+    killed = checkout.services()[name]
+    os.kill(killed.pid, signal.SIGKILL)
+    until(lambda: checkout.services().get(name, killed) != killed, f"{name} starts again")
+    until(lambda: checkout.call("status").returncode == 0, "all is ready again")
+    before = checkout.samples()
+    until(lambda: checkout.samples() > before, "new rows")
+    assert end(child, signal.SIGTERM) == 0
+
+
+def test_two_checkouts_run_beside_each_other(checkout: Checkout, tmp_path: Path) -> None:
+    first = checkout.start()
+    other_folder = Path(tempfile.mkdtemp(prefix="packtwin-run-"))
+    other_folder.chmod(0o755)
+    other = Checkout(other_folder)
+    try:
+        second = other.start()
+        for each in (checkout, other):
+            until(lambda each=each: each.samples() > 3, "rows in both databases")  # type: ignore[misc]
+        assert end(second, signal.SIGINT) == 0
+    finally:
+        other.call("stop")
+        for setting in stack.hot_folder(other.paths):
+            shutil.rmtree(setting.split('"')[1], ignore_errors=True)
+        shutil.rmtree(other_folder, ignore_errors=True)
+    assert end(first, signal.SIGINT) == 0
+
+
+def test_another_command_gets_a_database_and_an_api_of_its_own_for_its_time(checkout: Checkout) -> None:
+    script = "import os, urllib.request as u; print(u.urlopen(os.environ['PACKTWIN_URL'] + '/health').status)"
+    done = checkout.call("with", "database,api", "--", sys.executable, "-c", script)
+    assert done.returncode == 0 and done.stdout.splitlines()[-2:] == ["200", "packtwin has stopped"], done
+    assert checkout.call("status").returncode == 1
