@@ -30,8 +30,8 @@ class Device:
 
     def body(self, seq: int, rows: int, now_ns: int) -> bytes:
         seqs = list(range(seq, seq + rows))
-        cells = np.tile(np.arange(3600, 3612, dtype=np.int32), (rows, 1))
-        table = np.hstack([np.full((rows, 1), 4000, np.int32), np.full((rows, 1), 500, np.int32), cells])
+        row = [4000, 500, 3990, 4010, *range(3600, 3612)]  # pack_v, soc_bms, minimum and maximum of pack_v, cells
+        table = np.tile(np.array(row, np.int32), (rows, 1))
         times = [now_ns + i * 1_000_000 for i in range(rows)]
         block = block_of(
             f"P-{self.name}", LAYOUT, seqs, times, times, table.astype("<i4").tobytes(), [None] * rows, [()] * rows

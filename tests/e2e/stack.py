@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable
@@ -60,8 +62,9 @@ class Stack:
         self.children: dict[str, subprocess.Popen[bytes]] = {}
         self.logs = folder / "logs"
         self.logs.mkdir()
-        (folder / "db").mkdir()
-        self.cluster = postgres.embedded(folder / "db", folder / "outside")
+        self._database_folder = Path(tempfile.mkdtemp(prefix="packtwin-e2e-"))
+        self._database_folder.chmod(0o755)  # the server's own account must get through
+        self.cluster = postgres.embedded(self._database_folder, self._database_folder / "outside")
 
     @property
     def api(self) -> str:
@@ -75,6 +78,8 @@ class Stack:
     ) -> None:
         for name in reversed(list(self.children)):
             self.stop(name)
+        for leftover in (self._database_folder, self.hot_dir()):
+            shutil.rmtree(leftover, ignore_errors=True)
         if kind is not None:
             for log in sorted(self.logs.iterdir()):
                 print(f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-25:]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -30,7 +29,6 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
     with Stack(tmp_path, cars=CARS) as stack:
         stack.start("database", "api", "sim", "agent")
         yield stack
-    shutil.rmtree(stack.hot_dir(), ignore_errors=True)
 
 
 def sees_open_transaction(stack: Stack, patience_s: float = 3.0) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import statistics
 import threading
 import time
@@ -25,7 +24,6 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
     with Stack(tmp_path, cars=CARS, speed=10, agent={"sample_s": "0.1"}) as stack:
         stack.start("database", "api", "sim", "agent")
         yield stack
-    shutil.rmtree(stack.hot_dir(), ignore_errors=True)
 
 
 class Watcher:
