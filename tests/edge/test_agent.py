@@ -1,0 +1,156 @@
+"""The agent as a real process with a real simulated car: it measures, stores, tells, and ends when asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from fakes.cloud import FakeCloud, served
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("pandas", "pyarrow", "scipy", "asammdf", "sklearn", "xgboost", "fastapi", "psycopg")
+T = TypeVar("T")
+
+
+class Bench:
+    """A car and an agent in one folder; both end with the test."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.children: list[subprocess.Popen[bytes]] = []
+        self.environment = {**os.environ, "PACKTWIN_RUN": str(folder / "run"), "PYTHONPATH": str(ROOT)}
+        self.environment.pop("TELEMETRY_INTERVAL", None)
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        log = (self.folder / f"{arguments[0]}.log").open("ab")
+        child = subprocess.Popen(
+            [sys.executable, "-m", *arguments], cwd=ROOT, env=self.environment, stdout=log, stderr=log
+        )
+        self.children.append(child)
+        return child
+
+    def car(self) -> subprocess.Popen[bytes]:
+        return self.start("firmware_bridge", "sim", "--cars", "1", "--channel", str(self.folder / "can"))
+
+    def agent(self, url: str) -> subprocess.Popen[bytes]:
+        (self.folder / "edge.toml").write_text(
+            f'device = "bench"\nclock = "system"\nhot_dir = "hot"\nsample_s = 0.2\n[uplink]\nurl = "{url}"\n'
+            'mode = "live"\n[page]\nport = 0\n[metrics]\nport = 0\n'
+            '[[source]]\npack_id = "BATTERY_001"\nchannel = "can/BATTERY_001"\nmapping = "mapping.toml"\n'
+        )
+        return self.start("edge", "run", "--config", str(self.folder / "edge.toml"))
+
+    def status(self) -> dict[str, Any]:
+        done = subprocess.run(
+            [sys.executable, "-m", "edge", "status", "--json", "--config", str(self.folder / "edge.toml")],
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            check=True,
+        )
+        return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+    def page(self) -> dict[str, Any] | None:
+        """What the running agent's own page shows."""
+        try:
+            where = json.loads((self.folder / "hot" / "running.json").read_text())["page"]
+            with urllib.request.urlopen(f"{where}/status.json", timeout=5) as answer:
+                return json.load(answer)  # type: ignore[no-any-return]
+        except (OSError, ValueError):
+            return None
+
+    def until(self, what: str, check: Callable[[dict[str, Any]], T]) -> T:
+        """Asks the page until the check is true, 30 s at most."""
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            status = self.page()
+            answer = check(status) if status else None
+            if answer:
+                return answer
+            time.sleep(0.05)  # a poll with a deadline, not a synchronisation
+        raise AssertionError(f"{what} did not happen: {(self.folder / 'edge.log').read_text()[-2000:]}")
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path)
+    yield bench
+    for child in bench.children:
+        child.kill()
+        child.wait()
+
+
+def assert_balanced(samples: dict[str, int]) -> None:
+    assert samples["acquired"] == samples["stored"] + samples["filtered"] + samples["rejected"]
+    parts = ("acked", "refused", "pending", "evicted", "lost")
+    assert samples["stored"] == sum(samples[part] for part in parts)
+
+
+def test_without_a_cloud_every_sample_is_kept_and_the_books_balance_running_killed_and_stopped(bench: Bench) -> None:
+    bench.car()
+    agent = bench.agent("http://127.0.0.1:9")
+    bench.until("ten samples", lambda status: status["samples"]["stored"] >= 10)
+    running = bench.status()
+    assert running["running"] and running["packtwin_samples_acquired"] == running["samples"]["acquired"]
+    assert_balanced(running["samples"])
+    agent.kill()
+    agent.wait()
+    killed = bench.status()
+    assert not killed["running"] and killed["samples"]["pending"] >= running["samples"]["pending"]
+    assert_balanced(killed["samples"])
+    again = bench.agent("http://127.0.0.1:9")
+    more = killed["samples"]["stored"] + 3
+    bench.until("three more", lambda status: status["samples"]["stored"] >= more)
+    again.send_signal(signal.SIGTERM)
+    assert again.wait(10) == 0
+    stopped = bench.status()
+    assert stopped["samples"]["lost"] == 0 and stopped["samples"]["pending"] >= more
+    assert_balanced(stopped["samples"])
+    assert not (bench.folder / "hot" / "running.json").exists()
+
+
+def test_with_a_cloud_samples_arrive_and_a_dead_bus_turns_stale_until_it_is_back(bench: Bench) -> None:
+    cloud = FakeCloud(time.time_ns)
+    with served(cloud) as url:
+        car = bench.car()
+        bench.agent(url)
+        bench.until("an acknowledged sample", lambda status: status["samples"]["acked"])
+        whole = bench.until("a whole scan", lambda s: s["packs"][0]["sample"]["cell_v"][0] and s["packs"][0]["sample"])
+        assert whole["quality"] == {} and len(whole["cell_v"]) == 96
+        car.kill()
+        bench.until("stale cells", lambda s: s["packs"][0]["sample"]["quality"].get("cell_v[0]") == "stale")
+        assert bench.until("the word", lambda s: s["packs"][0]["source"]["state"] == "down")
+        bench.car()
+        bench.until("fresh cells", lambda s: s["packs"][0]["sample"]["quality"] == {})
+    assert len(cloud.rows) == 1
+
+
+def test_a_second_agent_on_the_same_outbox_is_refused_in_one_sentence(bench: Bench) -> None:
+    bench.agent("")
+    bench.until("an agent", lambda status: True)
+    second = subprocess.run(
+        [sys.executable, "-m", "edge", "run", "--config", str(bench.folder / "edge.toml")],
+        cwd=ROOT,
+        env=bench.environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert second.returncode == 2 and "in use by another agent" in second.stderr
+
+
+def test_the_agent_stays_light() -> None:
+    """RSS counts on a small box: what only the cloud or training needs must not be imported."""
+    code = f"import sys, edge.agent, edge.commands, edge.replay, can; print([m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

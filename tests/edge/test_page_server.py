@@ -1,0 +1,93 @@
+"""The local page and the metrics: served to this machine, complete without a network, never a stack trace."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import edge.page.server as page
+from edge.config import Listen
+from edge.metrics import serve_metrics
+from edge.page.server import serve_page
+from shared.errors import ConfigError
+
+ANY = Listen(host="127.0.0.1", port=0, variable="EDGE_PORT")
+STATUS: dict[str, Any] = {
+    "samples": dict.fromkeys(
+        ("acquired", "filtered", "rejected", "stored", "acked", "refused", "pending", "evicted", "lost"), 3
+    ),
+    "outbox": {"hot_bytes": 10, "cold_bytes": 20, "oldest_age_s": None},
+    "uplink": None,
+    "clock": {"trusted": True},
+    "packs": [
+        {
+            "pack_id": "A",
+            "source": {"state": "live", "frames": 7, "frames_skipped": 1, "errors": {"short_frame": 2}},
+            "sample": {"soc_bms": 0.5, "soh_bms": None, "temp_c": [20.0, None, 25.5]},
+        }
+    ],
+}
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    with serve_page(ANY, lambda: STATUS) as url:
+        yield url.removeprefix("http://")
+
+
+def get(address: str, path: str, host: str | None = None, method: str = "GET") -> tuple[int, bytes, str]:
+    connection = http.client.HTTPConnection(address, timeout=5)
+    connection.request(method, path, headers={"Host": host} if host else {})
+    answer = connection.getresponse()
+    return answer.status, answer.read(), answer.headers.get("Content-Type", "")
+
+
+def test_the_page_needs_nothing_from_elsewhere(address: str) -> None:
+    status, body, kind = get(address, "/")
+    assert status == 200 and kind.startswith("text/html")
+    for linked in re.findall(r'(?:src|href)="([^"]+)"', body.decode()):
+        assert get(address, f"/{linked}")[0] == 200
+    for name in ("index.html", "page.js", "page.css"):
+        assert "://" not in (Path(page.__file__).parent / name).read_text()
+
+
+def test_the_status_is_json(address: str) -> None:
+    status, body, kind = get(address, "/status.json")
+    assert (status, kind, json.loads(body)) == (200, "application/json", STATUS)
+
+
+def test_other_names_other_paths_and_other_methods_are_refused(address: str) -> None:
+    assert get(address, "/", host="evil.example")[0] == 403
+    assert get(address, "/", host="127.0.0.1.evil.example:5002")[0] == 403
+    assert get(address, "/", host="localhost:1")[0] == get(address, "/", host="[::1]:5002")[0] == 200
+    assert get(address, "/../server.py")[0] == get(address, "/server.py")[0] == 404
+    assert get(address, "/", method="POST")[0] == 405
+
+
+def test_a_port_that_is_taken_is_one_sentence_with_the_way_out() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        listen = Listen(host="127.0.0.1", port=taken.getsockname()[1], variable="EDGE_PORT")
+        with pytest.raises(ConfigError, match=r"in use.*EDGE_PORT"), serve_page(listen, lambda: STATUS):
+            pass
+
+
+def test_metrics_have_the_agreed_names_and_leave_out_what_is_not_known() -> None:
+    with serve_metrics(ANY, lambda: STATUS) as url:
+        text = get(url.removeprefix("http://"), "/metrics")[1].decode()
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    for name in STATUS["samples"]:
+        assert values[f"packtwin_samples_{name}"] == "3.0"
+    assert values['battery_soc_percent{battery_id="A"}'] == "50.0"
+    assert values['battery_temperature_celsius{battery_id="A"}'] == "25.5"
+    assert values['battery_predictions_total{battery_id="A"}'] == "0.0"
+    assert values['packtwin_decode_errors_total{battery_id="A",reason="short_frame"}'] == "2.0"
+    assert "battery_soh_percent{" not in text and "battery_rul_cycles{" not in text

@@ -1,0 +1,134 @@
+"""`edge replay`: a CSV or a log becomes the same Samples each time; only a file wholly acknowledged is a success."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge.__main__ import main
+from edge.config import SAMPLES
+from edge.mapping import load_mapping
+from edge.sources.replay import content_boot
+
+MAPPING = """[csv]
+time = "t"
+start = 2026-01-01T00:00:00Z
+[fields]
+pack_v = { from = "V", resolution = 0.01 }
+soc_bms = { from = "soc", scale = 0.01, resolution = 0.0001 }
+temp_c = { from = ["T1", "T2"] }
+"extra.note" = { from = "n" }
+"""
+CSV = "t,V,soc,T1,T2,n,other\n0,391.4,86.94,21.0,,1e-3,x\n1.5,,nan,21.5,22,hot,y\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "m.toml").write_text(MAPPING)
+    (tmp_path / "trip.csv").write_text(CSV)
+    return tmp_path
+
+
+def replayed(folder: Path, file: str = "trip.csv", *more: str) -> list[dict[str, Any]]:
+    out = folder / "out.jsonl"
+    arguments = ["replay", str(folder / file), "--mapping", str(folder / "m.toml"), "-o", str(out), *more]
+    assert main(arguments) == 0
+    return [json.loads(line) for line in out.read_text().splitlines()]
+
+
+def test_each_row_is_a_sample_and_a_blank_is_none_and_absent(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = replayed(folder)
+    assert (first["pack_id"], first["seq"], second["seq"]) == ("trip", 0, 1)
+    assert (first["t_ns"], second["t_ns"]) == (1_767_225_600_000_000_000, 1_767_225_601_500_000_000)
+    assert (first["pack_v"], first["pack_v_min"], first["pack_v_max"], first["soc_bms"]) == (
+        391.4,
+        391.4,
+        391.4,
+        0.8694,
+    )
+    assert first["temp_c"] == [21.0, None] and first["quality"] == {"temp_c[1]": "absent"}
+    assert second["pack_v"] is second["pack_v_min"] is second["soc_bms"] is None
+    assert second["quality"] == {"pack_v": "absent", "soc_bms": "absent", "extra.note": "invalid"}
+    assert first["extra"]["note"] == pytest.approx(1e-3, rel=1e-7)  # no resolution declared: float32
+    assert "columns that are not mapped: other" in capsys.readouterr().err
+
+
+def test_a_gz_is_read_as_it_is_and_the_pack_can_be_named(folder: Path) -> None:
+    (folder / "trip.csv.gz").write_bytes(gzip.compress(CSV.encode()))
+    plain = replayed(folder, "trip.csv", "--pack", "P-1")
+    assert replayed(folder, "trip.csv.gz", "--pack", "P-1") == plain
+    assert plain[0]["pack_id"] == "P-1"
+
+
+def test_the_boot_follows_from_what_is_sent(folder: Path) -> None:
+    mapping = load_mapping(folder / "m.toml")
+    path = folder / "trip.csv"
+    boot = content_boot(path, mapping, "A")
+    assert 0 < boot < 2**63 and boot == content_boot(path, mapping, "A")
+    (folder / "trip.csv.gz").write_bytes(gzip.compress(CSV.encode()))
+    assert content_boot(folder / "trip.csv.gz", mapping, "A") == boot
+    path.write_text(CSV + "2,1,1,1,1,1,1\n")
+    (folder / "m.toml").write_text(MAPPING.replace("0.01,", "0.02,"))
+    others = {
+        content_boot(path, mapping, "A"),
+        content_boot(path, mapping, "B"),
+        content_boot(path, load_mapping(folder / "m.toml"), "A"),
+    }
+    assert len(others | {boot}) == 4
+
+
+def test_a_candump_log_is_decoded_and_assembled_as_it_would_be_live(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "drive.log"
+    lines = [f"(1767225600.{n:06d}) can0 00000100#0000000000000000" for n in range(3)]  # 29 bits: not the DBC's id
+    lines += [f"(1767225600.5) can0 100#9C40{n:02X}0000000000" for n in range(2)]
+    lines += ["(1767225600.6) can1 100#0000000000000000", "# a remark", "(1767225601.2) can0 100#9C41000000000000"]
+    log.write_text("\n".join(lines) + "\n")
+    out = tmp_path / "out.jsonl"
+    arguments = ["replay", str(log), "--mapping", str(SAMPLES / "mapping.toml"), "--pack", "A", "-o", str(out)]
+    assert main(arguments) == 0
+    first, second = (json.loads(line) for line in out.read_text().splitlines())
+    assert (first["pack_v"], second["pack_v"]) == (400.0, 400.01)
+    assert (first["t_ns"], second["t_ns"]) == (1_767_225_601_000_000_000, 1_767_225_602_000_000_000)
+    said = capsys.readouterr().err
+    assert "left out: can1" in said and "1 lines of the log are no frames" in said
+
+
+WRONG = {
+    "no such file": ("none.csv", CSV, 2, "does not exist"),
+    "a mapped column is missing": ("trip.csv", CSV.replace("soc", "SoC_pct"), 2, '"soc" is not in'),
+    "a column stands twice": ("trip.csv", CSV.replace("other", "V"), 2, "stands twice"),
+    "a row is too short": ("trip.csv", CSV + "3,4\n", 1, "line 4: 2 cells, the header has 7"),
+    "a time is none": ("trip.csv", CSV.replace("1.5", "soon"), 1, 'line 3: "soon" in t is no time'),
+    "no header": ("trip.csv", "", 2, "is not in"),
+}
+
+
+@pytest.mark.parametrize(("file", "text", "code", "words"), WRONG.values(), ids=WRONG.keys())
+def test_a_bad_file_is_one_sentence(
+    folder: Path, file: str, text: str, code: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "trip.csv").write_text(text)
+    arguments = ["replay", str(folder / file), "--mapping", str(folder / "m.toml"), "-o", str(folder / "o")]
+    assert main(arguments) == code
+    said = capsys.readouterr().err
+    assert words in said and "Traceback" not in said
+
+
+def test_a_torn_gz_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "trip.csv.gz").write_bytes(gzip.compress(CSV.encode() * 100)[:-20])
+    assert main(["replay", str(folder / "trip.csv.gz"), "--mapping", str(folder / "m.toml"), "-o", "-"]) == 1
+    assert "whole gzip" in capsys.readouterr().err
+
+
+def test_without_an_uplink_or_an_output_it_says_what_to_do(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = '[[source]]\npack_id = "A"\nchannel = "c"\nmapping = "mapping.toml"\n'
+    (folder / "edge.toml").write_text(f'device = "d"\n{source}')
+    arguments = ["replay", str(folder / "trip.csv"), "--mapping", str(folder / "m.toml")]
+    assert main([*arguments, "--config", str(folder / "edge.toml")]) == 2
+    assert "-o" in capsys.readouterr().err
