@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 MAX_TRANSACTION_ROWS: Final = 20_000
 MAX_QUEUED_ROWS: Final = 200_000
 ANSWER_TIMEOUT_S: Final = 30.0
+_PING_S: Final = 2.0
 _BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 OnCommitted = Callable[[Sequence[Outcome]], None]
@@ -145,15 +146,17 @@ class DirectBus:
             failures += 1
 
     def _serve(self, conn: db.Connection, ingest: Ingest) -> None:
-        while group := self._take():
+        while not self._stopping or self._queue:
+            group = self._take()
             try:
-                self._write(ingest, group)
+                if group:
+                    self._write(ingest, group)
+                else:  # nobody came: is it still there?
+                    conn.execute("SELECT 1")
             except BaseException as error:
                 self._away = " ".join(str(error).split()) or repr(error)
                 self._fail(group, self._away)
                 raise
-            if conn.broken:
-                raise DatabaseAway("the connection broke")
 
     def _write(self, ingest: Ingest, group: list[_Waiting]) -> None:
         started = time.perf_counter()
@@ -168,9 +171,9 @@ class DirectBus:
         self._call(self._answer, group, outcomes)
 
     def _take(self) -> list[_Waiting]:
-        """All that waits, up to one transaction's worth; [] when stopping and nothing waits."""
+        """All that waits, up to one transaction's worth; [] when stopping, or when nothing came for a while."""
         with self._wake:
-            self._wake.wait_for(lambda: self._queue or self._stopping)
+            self._wake.wait_for(lambda: self._queue or self._stopping, _PING_S)
             group: list[_Waiting] = []
             rows = 0
             while self._queue and (not group or rows + len(self._queue[0].batch) <= MAX_TRANSACTION_ROWS):
