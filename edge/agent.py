@@ -171,7 +171,8 @@ def run_agent(config: Config) -> int:
     running = (config.outbox.hot_dir or config.outbox.cold_dir) / RUNNING_FILE
     try:
         with serve_page(config.page, agent.status) as page, serve_metrics(config.metrics, agent.status):
-            running.write_text(json.dumps({"pid": os.getpid(), "page": page}))
+            with contextlib.suppress(OSError):  # a full disk: `edge status` then reads the files instead
+                running.write_text(json.dumps({"pid": os.getpid(), "page": page}))
             log.info("agent of %s runs: page %s, boot %016x", config.device, page, agent.outbox.boot)
             asyncio.run(_until_signal(agent))
     finally:
