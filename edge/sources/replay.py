@@ -23,6 +23,7 @@ from shared.errors import ConfigError, PacktwinError
 
 _SECOND_NS: Final = 1_000_000_000
 _MS_NS: Final = 1_000_000
+_SILENCE_NS: Final = 60 * _SECOND_NS
 _CANDUMP: Final = re.compile(r"\((\d+)\.(\d{1,9})\)\s+(\S+)\s+([0-9A-Fa-f]{3}|[0-9A-Fa-f]{8})(##[0-9A-Fa-f]|#)(\S*)")
 _MISSING: Final = {"", "nan", "na", "null", "none"}
 
@@ -108,7 +109,8 @@ def log_samples(
             sample = close(due_ns)
             if sample is not None:
                 yield sample
-            due_ns += interval_ns
+            # Over a long silence of the log nothing is told: a pause of a year is no year of stale samples.
+            due_ns = t_ns + interval_ns if t_ns - due_ns > _SILENCE_NS else due_ns + interval_ns
         frames.append((t_ns - first_ns, can_id, payload))
     if frames:
         sample = close(due_ns)

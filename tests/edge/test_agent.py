@@ -118,6 +118,7 @@ def test_without_a_cloud_every_sample_is_kept_and_the_books_balance_running_kill
     assert not (bench.folder / "hot" / "running.json").exists()
 
 
+@pytest.mark.slow
 def test_with_a_cloud_samples_arrive_and_a_dead_bus_turns_stale_until_it_is_back(bench: Bench) -> None:
     cloud = FakeCloud(time.time_ns)
     with served(cloud) as url:

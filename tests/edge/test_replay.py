@@ -99,6 +99,15 @@ def test_a_candump_log_is_decoded_and_assembled_as_it_would_be_live(
     assert "left out: can1" in said and "1 lines of the log are no frames" in said
 
 
+def test_a_jump_in_the_time_of_a_log_is_a_pause_and_not_a_year_of_samples(tmp_path: Path) -> None:
+    log = tmp_path / "drive.log"
+    log.write_text("(1.0) can0 100#9C40000000000000\n(1767225600.0) can0 100#9C41000000000000\n")
+    out = tmp_path / "out.jsonl"
+    assert main(["replay", str(log), "--mapping", str(SAMPLES / "mapping.toml"), "-o", str(out)]) == 0
+    first, second = (json.loads(line) for line in out.read_text().splitlines())
+    assert (first["t_ns"], second["t_ns"]) == (2_000_000_000, 1_767_225_601_000_000_000)
+
+
 WRONG = {
     "no such file": ("none.csv", CSV, 2, "does not exist"),
     "a mapped column is missing": ("trip.csv", CSV.replace("soc", "SoC_pct"), 2, '"soc" is not in'),
