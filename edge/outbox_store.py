@@ -23,6 +23,7 @@ from shared.records import boot_hex
 FILE_NAME: Final = "outbox.sqlite"
 _SQL: Final = Path(__file__).parent / "sql"
 _PAGE_BYTES: Final = 4096
+_WAL_PAGES: Final = 64
 _MAX_REJECTS: Final = 1000
 _CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _ROW: Final = "seq, pack_id, layout, mono_ns, t_ns, quality, alarms, body"
@@ -102,9 +103,9 @@ class Store:
         db = self._db
         db.execute("PRAGMA journal_mode = WAL")
         db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
-        wal_pages = max(16, min(1000, max_bytes // 16 // _PAGE_BYTES))
-        db.execute(f"PRAGMA wal_autocheckpoint = {wal_pages}")
-        db.execute(f"PRAGMA journal_size_limit = {2 * wal_pages * _PAGE_BYTES}")
+        # A short WAL is soon written over in place, and then a commit costs no entry in the file system's journal.
+        db.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
+        db.execute(f"PRAGMA journal_size_limit = {max_bytes // 16}")
         db.execute("PRAGMA temp_store = MEMORY")
         upgrade(db, self.path)
 
