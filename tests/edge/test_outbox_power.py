@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from fakes.cloud import FakeCloud
-from fakes.outbox import Machine, everything
+from fakes.outbox import Machine, everything, measured
 
-from edge.outbox import Outbox
+from edge.outbox import Outbox, OutboxError
 from edge.outbox_inspect import read_books
 from shared.records import Receipt
 from shared.wire import decode_batch, encode_batch
@@ -271,3 +275,75 @@ def test_a_newer_file_is_refused_in_one_sentence(tmp_path: Path) -> None:
     db.close()
     with pytest.raises(Exception, match="newer packtwin"):
         machine.start()
+
+
+@pytest.fixture
+def tiny_flash(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 600 KiB."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
+    folder = tmp_path / "flash"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", folder], check=False).returncode:
+        pytest.skip("this machine does not let root mount")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("tmpfs", [True, False])
+def test_a_disk_that_fills_up_loses_nothing_that_was_said_to_be_stored(
+    tiny_flash: Path, tmp_path: Path, tmpfs: bool
+) -> None:
+    machine, cloud = Machine(tmp_path, tmpfs=tmpfs), FakeCloud()
+    outbox = machine.start()
+    (tiny_flash / "others").write_bytes(bytes(100 << 10))
+    errors = 0
+    for n in range(60):
+        now = machine.clock.forward(1)
+        for job in (
+            lambda now=now: outbox.put([measured(now + i, noisy=True) for i in range(100)]),
+            lambda now=now: outbox.flush(now),
+        ):
+            try:
+                job()
+            except OutboxError:
+                errors += 1
+        assert outbox.books().imbalance() == (0, 0)
+        if n == 30:
+            with suppress(OSError):
+                (tiny_flash / "others").write_bytes(bytes(150 << 10))
+    assert errors or outbox.books().evicted
+    (tiny_flash / "others").unlink()
+    machine.clock.forward(20)
+    outbox.flush(machine.clock.mono_ns())
+    drain(outbox, cloud)
+    books = outbox.books()
+    assert books.acquired == 6000
+    assert len(cloud.rows[outbox.boot]) == books.acked == books.stored - books.evicted
+    assert len(cloud.missing(outbox.boot)) == books.evicted
+    outbox.close()
+
+
+def test_flash_that_turns_read_only_keeps_the_agent_going(tmp_path: Path) -> None:
+    machine, cloud = Machine(tmp_path), FakeCloud()
+    outbox = machine.start()
+    machine.run(15)
+    outbox._cold.store._db.execute("PRAGMA query_only = 1")  # SQLite's answer is then that of a read-only disk
+    failures = 0
+    for _ in range(30):
+        try:
+            machine.run(1)
+        except OutboxError as error:
+            failures += 1
+            assert "writable" in str(error)
+    assert failures > 5
+    outbox._cold.store._db.execute("PRAGMA query_only = 0")
+    machine.run(3)
+    drain(outbox, cloud)
+    books = outbox.books()
+    assert books.imbalance() == (0, 0)
+    assert len(cloud.rows[outbox.boot]) == books.acked == 48
+    outbox.close()
