@@ -19,6 +19,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "deploy" / "local"))  # a folder of scripts, not a package
 
+BY_HAND = "by the selection"
 KINDS = ("slow", "e2e", "browser", "root")
 # A test's database may forget everything with the machine.
 FORGETFUL = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "100"}
@@ -118,7 +119,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
     for item in items:
-        kinds = [kind for kind in KINDS if item.get_closest_marker(kind)] or ["other"]
+        kinds = [kind for kind in KINDS if item.get_closest_marker(kind)] or [BY_HAND]
         item.config.stash.setdefault(_left_out, Counter())[" ".join(kinds)] += 1
 
 
@@ -130,7 +131,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         return
     terminalreporter.section("not proved by this run")
     for kinds, count in sorted(left_out.items()):
-        terminalreporter.line(f"{count:5}  left out: {kinds} (make test-all runs them)")
+        terminalreporter.line(f"{count:5}  left out: {kinds}{'' if kinds == BY_HAND else ' (make test-all runs them)'}")
     for reason, count in sorted(skipped.items()):
         terminalreporter.line(f"{count:5}  skipped: {reason}")
 

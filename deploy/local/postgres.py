@@ -259,6 +259,8 @@ def copied_binaries(wheel: Path, home: Path) -> Path:
                 wheel.parent / part, new / part, symlinks=True, ignore=shutil.ignore_patterns("*.a", "include")
             )
         new.rename(place)
+        for older in set(home.glob("postgres-*")) - {place}:
+            shutil.rmtree(older)
     return place / WHEEL / INSTALL / "bin"
 
 

@@ -33,9 +33,9 @@ def run(paths: stack.Paths) -> int:
     settings = read_settings(os.environ)
     with alone(paths), foreground():
         at = stack.login(settings, paths)
-        services = [stack.database(settings, at, paths), stack.api(settings, at), stack.cars(settings, paths)]
-        services.append(stack.agent(settings, paths))
-        with running(services, settings, at, paths) as supervisor:
+        # The upper ones first: a busy port is told before anything is made for the database.
+        upper = [stack.api(settings, at), stack.cars(settings, paths), stack.agent(settings, paths)]
+        with running([stack.database(settings, at, paths), *upper], settings, at, paths) as supervisor:
             say(f"\n  open http://localhost:{settings.cloud.api_port}    (Ctrl-C or 'make stop' ends it)\n")
             supervisor.keep()
     return 0

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import postgres
 import processes
 import pytest
 import stack
@@ -164,6 +165,18 @@ def test_two_checkouts_run_beside_each_other(checkout: Checkout, tmp_path: Path)
             shutil.rmtree(setting.split('"')[1], ignore_errors=True)
         shutil.rmtree(other_folder, ignore_errors=True)
     assert end(first, signal.SIGINT) == 0
+
+
+def test_a_database_of_the_users_own_replaces_the_embedded_one(checkout: Checkout, database: postgres.Login) -> None:
+    checkout.environment |= database.environment()
+    child = checkout.start()
+    until(checkout.samples, "rows in the user's database")
+    assert "(yours)" in checkout.call("status").stdout
+    with database.connect() as connection:
+        assert connection.execute("SELECT count(*) > 0 FROM samples").fetchone() == (True,)
+    assert end(child, signal.SIGINT) == 0
+    assert not (checkout.paths.local / "pg").exists()
+    assert database.answers(), "a server of the user's is never stopped"
 
 
 def test_another_command_gets_a_database_and_an_api_of_its_own_for_its_time(checkout: Checkout) -> None:
