@@ -78,7 +78,9 @@ def make_run(clone: Path, caches: Path) -> Iterator[str]:
         os.killpg(child.pid, signal.SIGINT)
         code = child.wait(30)
     # Without a terminal the signal also reaches make itself, which then ends by it whatever its command returns.
-    assert code in (0, -signal.SIGINT), f"make run ended with {code} after Ctrl-C: {log.read_text(errors='replace')[-800:]}"
+    said = log.read_text(errors="replace")
+    assert code in (0, -signal.SIGINT), f"make run ended with {code} after Ctrl-C: {said[-800:]}"
+    assert "packtwin has stopped" in said
 
 
 def received_bytes() -> int:
