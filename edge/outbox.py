@@ -13,24 +13,20 @@ hot to cold counts nothing. Their sum and the rows and blocks that are there agr
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-
-import numpy as np
 
 from edge.books import Books, Tally
 from edge.outbox_boots import Boots
 from edge.outbox_cold import Cold
-from edge.outbox_flush import BLOCK_BYTES, block_of_batch, blocks_of, gap_of
+from edge.outbox_flights import Flights
+from edge.outbox_flush import BLOCK_BYTES, blocks_of, gap_of
 from edge.outbox_note import Note
 from edge.outbox_records import (
-    NO_SEQS,
     Measured,
     OutboxError,
     OutboxFull,
@@ -38,14 +34,8 @@ from edge.outbox_records import (
     Row,
     Settled,
     Taken,
-    batch_of,
-    dated,
-    merged,
-    only,
     priority,
     row_of,
-    sample_seqs,
-    split_receipt,
 )
 from edge.outbox_recovery import (
     Opened,
@@ -58,9 +48,8 @@ from edge.outbox_recovery import (
     room_bytes,
 )
 from edge.outbox_store import Corrupt
-from shared.batch import Batch, Ints, ranges
+from shared.batch import Ints
 from shared.records import Receipt
-from shared.wire import encode_batch
 
 __all__ = ["Measured", "Outbox", "OutboxError", "OutboxFull", "Record", "Settled", "Taken"]
 
@@ -68,18 +57,8 @@ log = logging.getLogger(__name__)
 
 _HOT_BYTES: Final = 64 << 20
 _ROW_BYTES: Final = 120
-_MAX_REJECT_BYTES: Final = 64 << 10
 _EARLY_S: Final = 1.5
 """Flush so long before a row's time is up: flush is called once a second and takes its own time."""
-
-
-@dataclass(slots=True)
-class _Flight:
-    """Where taken records are now: seqs among the rows, and blocks with their seqs."""
-
-    boot_no: int
-    rows: Ints
-    blocks: dict[int, Ints] = field(default_factory=dict)
 
 
 class Outbox:
@@ -106,8 +85,6 @@ class Outbox:
         self._now, self._kernel = now, kernel_boot_id
         self._lock = threading.RLock()
         self._put_lock = threading.RLock() if hot_dir else self._lock
-        self._tokens = itertools.count(1)
-        self._flights: dict[int, _Flight] = {}
         self._unready: set[int] = set()  # blocks whose rows are still in the hot file too
         self._unbooked = Tally()
         self._next = 0
@@ -122,6 +99,7 @@ class Outbox:
             self._hot = opened.hot
             self._boots = Boots(opened, cold_dir, kernel=kernel_boot_id, boot=boot)
             self._cold = Cold(opened.cold, device, self._cold_bytes * 95 // 100, self._give_seq)
+            self._flights = Flights(device, self._hot, self._cold, self._boots)
             self._begin(opened)
         except BaseException:
             self._folder_lock.close()
@@ -258,8 +236,7 @@ class Outbox:
         for id_, seqs, token in moved:
             self._unready.add(id_)
             if token is not None:
-                flight = self._flights[token]
-                flight.blocks[id_], flight.rows = seqs, np.setdiff1d(flight.rows, seqs, assume_unique=True)
+                self._flights.moved(token, id_, seqs)
         tops = {no: row.seq for no, _, _, row in rows}
         for no, top in tops.items():
             self._boots.flushed(no, top)
@@ -271,10 +248,10 @@ class Outbox:
 
     def _to_blocks(self, rows: list[tuple[int, int, int, Row]]) -> list[tuple[int, Ints, int | None]]:
         """Adds rows to the cold file as blocks: (block id, its seqs, the flight that has them)."""
-        flight_of = {(f.boot_no, seq): token for token, f in self._flights.items() for seq in f.rows.tolist()}
-        blocks = list(blocks_of(self.device, self._boots.known, rows, flight_of))
+        blocks = list(blocks_of(self.device, self._boots.known, rows, self._flights.of_rows()))
         need = sum(len(block.body) + BLOCK_BYTES for block, _, _ in blocks)
-        self._cold.make_room(need, self._busy(), self._boots.known, self._boots.running, self._now())
+        busy = self._flights.busy() | self._unready
+        self._cold.make_room(need, busy, self._boots.known, self._boots.running, self._now())
         return [(self._cold.add(block), seqs, token) for block, seqs, token in blocks]
 
     def _watch_rate(self, now_mono_ns: int) -> None:
@@ -299,67 +276,18 @@ class Outbox:
         `undated`. What is taken is not handed out again until it is settled or released.
         """
         with self._cold_work():
+            own = self._boots.running.no
             if newest:
-                found = self._take_rows([self._boots.running.no], limit_rows, newest=True, undated=undated)
+                boot_nos = [own]
             else:
-                boot_nos = [no for no in self._hot.row_boots() if fresh or no != self._boots.running.no]
-                found = self._take_blocks(limit_rows, undated) or self._take_rows(
-                    boot_nos, limit_rows, newest=False, undated=undated
-                )
-            if found is None:
+                now_ns = self._now()
+                found = self._flights.take_blocks(limit_rows, undated=undated, unready=self._unready, mono_ns=now_ns)
+                if found is not None:
+                    return found
+                boot_nos = [no for no in self._hot.row_boots() if fresh or no != own]
+            if self._unready:  # some rows are blocks already
                 return None
-            flight, batch = found
-            token = next(self._tokens)
-            self._flights[token] = flight
-            return Taken(batch=batch, token=token)
-
-    def _take_rows(
-        self, boot_nos: list[int], limit: int, *, newest: bool, undated: bool
-    ) -> tuple[_Flight, Batch] | None:
-        if self._unready:  # some rows are blocks already
-            return None
-        for no in boot_nos:
-            busy = [flight.rows for flight in self._flights.values() if flight.boot_no == no]
-            skip = frozenset(np.concatenate([NO_SEQS, *busy]).tolist())
-            also = undated or not self._boots.waits(no)
-            rows = self._hot.rows(no, limit, newest=newest, undated=also, skip=skip)
-            if rows:
-                batch = batch_of(self.device, self._boots.known[no].boot, rows)
-                return _Flight(no, np.array([row.seq for row in rows], np.int64)), self._dated(batch, no)
-        return None
-
-    def _take_blocks(self, limit: int, undated: bool) -> tuple[_Flight, Batch] | None:
-        flight: _Flight | None = None
-        parts: list[Batch] = []
-        busy, id_, count = self._busy(), 0, 0
-        while count < limit and (block := self._cold.store.next_block(id_)) is not None:
-            id_ = block.id
-            if id_ in busy:
-                continue
-            batch = self._cold.content(block, self._boots.known)
-            if batch is None:
-                with self._cold.changes():
-                    self._cold.give_up(block, self._hot, self._boots, self._now())
-                continue
-            if flight is not None and flight.boot_no != block.boot_no:
-                break
-            if block.undated and not undated and self._boots.waits(block.boot_no):
-                continue
-            flight = flight or _Flight(block.boot_no, NO_SEQS)
-            flight.blocks[id_] = batch.seqs()
-            self._cold.handed_out(id_)
-            parts.append(self._dated(batch, block.boot_no))
-            count += block.records
-        return (flight, merged(parts)) if flight is not None else None
-
-    def _dated(self, batch: Batch, no: int) -> Batch:
-        offset_ns = self._boots.known[no].offset_ns
-        return batch if offset_ns is None else dated(batch, offset_ns)
-
-    def _busy(self) -> set[int]:
-        return self._unready.union(*(flight.blocks for flight in self._flights.values()))
-
-    # --- settled ---
+            return self._flights.take_rows(boot_nos, limit_rows, newest=newest, undated=undated)
 
     def settle(self, taken: Taken, receipt: Receipt) -> Settled:
         """Deletes what the receipt accepts, moves what it rejects to table `reject`; the rest can be taken again.
@@ -368,53 +296,12 @@ class Outbox:
         it already. Raises OutboxError: what is not settled can be taken again.
         """
         with self._cold_work():
-            flight = self._flights.pop(taken.token, None)
-            if flight is None:
-                return Settled(acked=0, refused=0, kept=len(taken.batch))
-            accepted, rejected = split_receipt(receipt, taken.batch.seqs())
-            refused = np.sort(np.concatenate([NO_SEQS, *rejected.values()]))
-            if flight.blocks or refused.size:
-                with self._cold.changes():
-                    self._settle_blocks(flight, taken.batch, accepted, refused)
-                    for reason, seqs in rejected.items():
-                        self._keep_refused(flight.boot_no, taken.batch, seqs, reason)
-            gone = np.intersect1d(flight.rows, np.concatenate([accepted, refused]))
-            if gone.size:
-                with self._hot.transaction():
-                    self._hot.drop_rows(flight.boot_no, ranges(gone))
-                    self._hot.add_tally(_left(flight.rows, accepted, refused, sample_seqs(taken.batch)))
-            kept = len(taken.batch) - accepted.size - refused.size
-            return Settled(acked=int(accepted.size), refused=int(refused.size), kept=kept)
-
-    def _settle_blocks(self, flight: _Flight, batch: Batch, accepted: Ints, refused: Ints) -> None:
-        gone = np.concatenate([accepted, refused])
-        samples = sample_seqs(batch)
-        for id_, seqs in flight.blocks.items():
-            block = self._cold.store.block(id_)
-            if block is None:
-                continue
-            self._cold.store.add_tally(_left(seqs, accepted, refused, samples))
-            left = np.setdiff1d(seqs, gone)
-            rest = only(batch, left)
-            if rest is None:
-                self._cold.drop(block)
-            elif left.size < seqs.size:
-                boot = self._boots.known[flight.boot_no]
-                new = block_of_batch(rest, boot, block.priority, block.put_ns, block.id)
-                self._cold.swap(block, new)
-        if flight.blocks:
-            self._cold.store.put_boot(self._boots.cold_view(flight.boot_no))
-
-    def _keep_refused(self, boot_no: int, batch: Batch, seqs: Ints, reason: str) -> None:
-        part = only(batch, seqs)
-        body = encode_batch(part) if part is not None else b""
-        kept = body if len(body) <= _MAX_REJECT_BYTES else None
-        self._cold.store.add_reject(boot_no, int(seqs[0]), int(seqs[-1]), int(seqs.size), reason, kept)
+            return self._flights.settle(taken, receipt)
 
     def release(self, taken: Taken) -> None:
         """The records were not sent, or no one knows: they can be taken again."""
         with self._lock:
-            self._flights.pop(taken.token, None)
+            self._flights.release(taken)
 
     def date(self, offset_ns: int) -> None:
         """t_ns = mono_ns + offset_ns for all undated records of this kernel boot. The first call counts."""
@@ -461,10 +348,10 @@ class Outbox:
         store, _ = open_store(old.path, durable=True, max_bytes=self._cold_bytes, suspicious=True)
         self._hot = store if one_file else self._hot
         self._boots.mended(store, one_file)
-        self._flights.clear()  # their records are pending again; a Receipt on its way is one that was lost
         self._unready.clear()
         forget_doubles(self._hot, store)
         self._cold = Cold(store, self.device, self._cold_bytes * 95 // 100, self._give_seq)
+        self._flights.use(self._hot, self._cold)
         known = self._boots.known
         lost, _ = losses(known, set(known), self._hot, store, Note(), damaged=True, kernel=self._kernel)
         self._hot.add_tally(imbalance(self._hot, store))
@@ -476,9 +363,3 @@ class Outbox:
 
 def _samples(records: Sequence[Record]) -> int:
     return sum(isinstance(record, Measured) for record in records)
-
-
-def _left(here: Ints, accepted: Ints, refused: Ints, samples: Ints) -> Tally:
-    """What leaves a file for good, in Samples."""
-    mine = np.intersect1d(here, samples)
-    return Tally(acked=int(np.isin(mine, accepted).sum()), refused=int(np.isin(mine, refused).sum()))

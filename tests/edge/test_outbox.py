@@ -231,7 +231,7 @@ def test_a_tombstone_that_was_sent_does_not_change_any_more(tmp_path: Path) -> N
                     continue  # stays under way: it may not be evicted
                 cloud.receive(taken.batch)  # the receipt is lost
                 break
-            outbox._flights.clear()
+            outbox._flights._flights.clear()
     drain(outbox, cloud)
     assert len(cloud.missing(outbox.boot)) + len(cloud.rows[outbox.boot]) == outbox.books().stored
 
