@@ -25,9 +25,10 @@ from cloud import db
 from cloud.config import Config
 from cloud.db import telemetry
 from cloud.ingest import Ingest
-from cloud.ingest_rows import HEADER, TRAILER, columns, encode, gather
+from cloud.ingest_rows import HEADER, TRAILER, Origin, columns, encode, gather
 from cloud.rollup import run_pass
 from shared.batch import Batch
+from shared.block import SampleBlock
 
 COMMITS = 4
 ROWS = 10_000
@@ -78,7 +79,7 @@ class Bench:
         claimed = self._claimed(group)
         return [piece for rows in gather(claimed, {}) for piece in encode(rows)]
 
-    def _claimed(self, group: Sequence[Batch]) -> list:  # type: ignore[type-arg]
+    def _claimed(self, group: Sequence[Batch]) -> list[tuple[Origin, SampleBlock]]:
         return self.ingest.claim(group, NOW_NS)
 
     def _clear(self) -> None:
@@ -113,10 +114,13 @@ class Bench:
         return COMMITS * ROWS / spent_s
 
 
-def measure(bench: Bench, rounds: int) -> dict[str, float]:
-    """Rows per second of each way, medians of interleaved rounds."""
+LIMIT = "server-side COPY BINARY"
+
+
+def measure(bench: Bench, rounds: int) -> dict[str, tuple[float, float]]:
+    """(rows per second, part of the limit in the same round) of each way, medians of interleaved rounds."""
     ways = {
-        "server-side COPY BINARY": bench.server,
+        LIMIT: bench.server,
         "row writer": bench.writer,
         "whole transaction": bench.transaction,
         "with rollups made": bench.everything,
@@ -125,7 +129,11 @@ def measure(bench: Bench, rounds: int) -> dict[str, float]:
     for _ in range(rounds):
         for name, way in ways.items():
             found[name].append(bench.rows_per_s(way))
-    return {name: statistics.median(values) for name, values in found.items()}
+    median = statistics.median
+    return {
+        name: (median(rates), median(rate / limit for rate, limit in zip(rates, found[LIMIT], strict=True)))
+        for name, rates in found.items()
+    }
 
 
 def main() -> int:
@@ -140,12 +148,11 @@ def main() -> int:
                 folder = server.cluster.data.parent / f"{shape.packs}"
                 folder.mkdir(mode=0o755)
                 rates = measure(Bench(conn, shape, folder), rounds)
-            limit = rates["server-side COPY BINARY"]
             print(f"{shape.packs} packs x {shape.seconds} s per commit of {ROWS} rows, 96 cells, {rounds} rounds")
-            for name, rate in rates.items():
-                print(f"  {name:26}{rate:10,.0f} rows/s {rate / limit:6.2f}")
+            for name, (rate, part) in rates.items():
+                print(f"  {name:26}{rate:10,.0f} rows/s {part:6.2f}")
             if shape.packs == 100:
-                passed = rates["row writer"] >= 0.9 * limit and rates["with rollups made"] >= 0.5 * limit
+                passed = rates["row writer"][1] >= 0.9 and rates["with rollups made"][1] >= 0.5
     print("goals held" if passed else "GOALS MISSED: row writer >= 0.9, with rollups >= 0.5 at 100 packs")
     return 0 if passed else 1
 
