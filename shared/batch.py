@@ -76,15 +76,15 @@ def check(batch: Batch) -> Batch:
     for record in batch.singles():
         if isinstance(record, Estimate | Event):
             _require_id("pack_id", record.pack_id)
-        if not 0 <= record.mono_ns < _MAX_INT:
-            raise WireError("malformed", f"mono_ns of seq {record.seq} is out of range")
+        if not (0 <= record.seq < _MAX_INT and 0 <= record.mono_ns < _MAX_INT):
+            raise WireError("malformed", f"seq {record.seq} or its mono_ns {record.mono_ns} is out of range")
         _require_texts(record)
     for event in batch.events:
         if event.severity not in SEVERITIES:
-            raise WireError("malformed", f"severity {event.severity!r} of seq {event.seq} is unknown")
+            raise WireError("malformed", f"severity {event.severity[:80]!r} of seq {event.seq} is unknown")
     for gap in batch.gaps:
         if gap.cause not in GAP_CAUSES:
-            raise WireError("malformed", f"gap cause {gap.cause!r} of seq {gap.seq} is unknown")
+            raise WireError("malformed", f"gap cause {gap.cause[:80]!r} of seq {gap.seq} is unknown")
         if not (0 <= gap.first_seq < _MAX_INT and -1 <= gap.last_seq < _MAX_INT and 0 <= gap.ahead < _MAX_INT):
             raise WireError("malformed", f"gap of seq {gap.seq} has an impossible range")
         if any(not 0 <= first <= last < _MAX_INT for first, last in gap.stored):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+_DETAIL_CHARS: Final = 240
+
 
 class PacktwinError(Exception):
     """Base of all errors that packtwin raises on purpose."""
@@ -12,8 +16,11 @@ class ConfigError(PacktwinError):
 
 
 class WireError(PacktwinError):
-    """A Batch or Receipt cannot be read. `reason` is one of `shared.records.REJECT_REASONS`."""
+    """A Batch or Receipt cannot be read. `reason` is one of `shared.records.REJECT_REASONS`.
+
+    The detail quotes what came in, so it is cut where a person stops reading.
+    """
 
     def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
+        super().__init__(detail if len(detail) <= _DETAIL_CHARS else detail[: _DETAIL_CHARS - 1] + "…")
         self.reason = reason

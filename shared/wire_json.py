@@ -145,7 +145,7 @@ def _number(value: Any, where: str) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise WireError("malformed", f"{where} is not a number")
-    if not math.isfinite(value) or abs(value) > 1e300:
+    if abs(value) > 1e300 or not math.isfinite(value):
         raise WireError("malformed", f"{where} is not a finite number")
     return value
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
-from typing import Final
+from copy import deepcopy
+from typing import Any, Final
 
 from fake_batches import T0_NS, batch, block, layout
 
 from shared.errors import WireError
 from shared.planes import compress, decompress
 from shared.records import Event, Gap
-from shared.wire import encode_batch
+from shared.wire import decode_batch, encode_batch
+from shared.wire_json import batch_json
 from shared.wire_pb2 import Batch as PbBatch
 
 _HUGE: Final = (0, 1, 2, 3, 5, 7, 255, 256, 1024, 1025, 65_536, 100_001, 2**31 - 1, 2**32 - 1)
 _WIDE: Final = (*_HUGE, 2**53, 2**62 - 1, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
+_VALUES: Final = (None, True, -1, 2**53, 2**62, 2**64, 10**400, 1e308, 1e-320, float("nan"), float("inf"), 0.1 + 0.2,
+                  "", "1", "\ud800", "x" * 5000, [], [None], [[1, 2]], [[]], {}, {"a": 1},
+                  {"pack_v": "stale"})  # fmt: skip
 _TEXTS: Final = ("", "A", "a b", "../x", "x" * 65, "\x00", "💡", "P'; DROP TABLE pack; --", "low_soc")
 
 
@@ -45,6 +51,24 @@ def malformed(number: int) -> bytes:
     for _ in range(dice.choice((1, 1, 1, 2, 3))):
         dice.choice(_CHANGES)(dice, message)
     return bytes(message.SerializeToString())
+
+
+def malformed_json(number: int) -> bytes:
+    """A JSON body of case `number`: a valid one with a few of its values, names or bytes changed."""
+    dice = random.Random(number)
+    document = json.loads(batch_json(decode_batch(valid(number))))
+    for _ in range(dice.choice((1, 1, 2, 3))):
+        where: Any = document
+        while True:
+            key = dice.choice(list(where) if isinstance(where, dict) else range(len(where)))
+            if not (isinstance(where[key], dict | list) and where[key]) or dice.random() < 0.2:
+                break
+            where = where[key]
+        where[key] = deepcopy(dice.choice(_VALUES))
+        if isinstance(where, dict) and dice.random() < 0.1:
+            where[dice.choice(_TEXTS)] = where.pop(key)
+    body = json.dumps(document).encode()
+    return _bytes(dice, body) if dice.random() < 0.1 else body
 
 
 def _bytes(dice: random.Random, data: bytes) -> bytes:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 from api_server import PROTOBUF, Api, running_api
 from fake_batches import NOW_NS
-from malformed import malformed, valid
+from malformed import malformed, malformed_json, valid
 
 from cloud import db
 from cloud.config import Config, Database, Retention
@@ -17,6 +18,7 @@ from shared.batch import Batch
 from shared.errors import WireError
 from shared.records import REJECT_REASONS, Receipt
 from shared.wire import decode_batch, decode_receipt
+from shared.wire_json import decode_batch_json
 
 GROUP = 200
 
@@ -43,7 +45,7 @@ def accepted(batch: Batch, receipt: Receipt) -> Counter[tuple[str, str, int]]:
     return Counter((batch.device, f"{batch.boot:016x}", seq) for seq in seqs)
 
 
-def run_cases(count: int, database: Database) -> None:
+def run_cases(count: int, database: Database, make: Callable[[int], bytes], decode: Callable[[bytes], Batch]) -> None:
     """Decodes `count` cases and writes what decodes; asserts that nothing is lost, doubled or a traceback."""
     reasons: Counter[str] = Counter()
     expected: Counter[tuple[str, str, int]] = Counter()
@@ -61,9 +63,9 @@ def run_cases(count: int, database: Database) -> None:
             waiting.clear()
 
         for number in range(count):
-            body = malformed(number)
+            body = make(number)
             try:
-                waiting.append(decode_batch(body))
+                waiting.append(decode(body))
             except WireError as error:
                 assert error.reason in REJECT_REASONS
                 assert 0 < len(str(error)) < 400 and "\n" not in str(error)
@@ -79,12 +81,16 @@ def run_cases(count: int, database: Database) -> None:
 
 
 def test_two_thousand_malformed_batches_lose_nothing_and_break_nothing(database: Database) -> None:
-    run_cases(2_000, database)
+    run_cases(2_000, database, malformed, decode_batch)
 
 
 @pytest.mark.slow
 def test_a_hundred_thousand_malformed_batches_lose_nothing_and_break_nothing(database: Database) -> None:
-    run_cases(100_000, database)
+    run_cases(100_000, database, malformed, decode_batch)
+
+
+def test_malformed_json_loses_nothing_and_breaks_nothing(database: Database) -> None:
+    run_cases(1_000, database, malformed_json, decode_batch_json)
 
 
 def test_malformed_batches_over_http_get_4xx_or_a_receipt(database: Database, caplog: pytest.LogCaptureFixture) -> None:

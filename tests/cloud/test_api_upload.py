@@ -144,7 +144,8 @@ def test_texts_that_no_database_takes_are_refused_in_both_encodings(api: Api) ->
         assert (answer.status_code, answer.json()["reason"]) == (400, "malformed"), answer.text
     event = Event(pack_id="P", seq=1, mono_ns=1, id="\x00", code="low_soc", severity="warning")
     loud = replace(event, id="e", severity="loud")
-    for wrong in (event, loud):
+    far = replace(event, id="e", seq=2**63 + 1)  # a seq that no int64 holds was a traceback once
+    for wrong in (event, loud, far):
         answer = api.client.post(UPLOAD, content=encode_batch(batch("dev", events=(wrong,))), headers=PROTOBUF)
         assert (answer.status_code, answer.json()["reason"]) == (400, "malformed"), answer.text
 
