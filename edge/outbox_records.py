@@ -16,12 +16,14 @@ import numpy as np
 from shared.batch import Batch, Ints, ranges
 from shared.block import NO_TIME, Layout, SampleBlock, block_of
 from shared.errors import PacktwinError
+from shared.fields import QUALITY_REASONS
 from shared.records import Estimate, Event, Gap, Receipt, Report
 from shared.wire import decode_batch, decode_layout, encode_batch, encode_layout
 
 URGENT: Final = 0
 BULK: Final = 1
 """Priorities: when the outbox is full, samples and estimates go first, and only they."""
+_REASONS: Final = frozenset(QUALITY_REASONS)
 NO_SEQS: Final = np.zeros(0, np.int64)
 
 
@@ -91,6 +93,8 @@ def row_of(record: Record, seq: int, device: str, boot: int) -> Row:
     if isinstance(record, Measured):
         if len(record.row) != 4 * record.layout.width:  # stored, it could never be sent
             raise ValueError(f"{record.pack_id}: a row of {len(record.row)} bytes for {record.layout.width} columns")
+        if not _REASONS.issuperset(record.quality.values()):
+            raise ValueError(f"{record.pack_id}: unknown quality reason in {dict(record.quality)}")
         layout = encode_layout(record.layout)
         quality = json.dumps(dict(record.quality)) if record.quality else None
         alarms = " ".join(record.alarms) or None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -379,3 +380,12 @@ def test_a_disk_without_space_is_never_reported_as_stored(tmp_path: Path, tmpfs:
     books = outbox.books()
     assert len(cloud.rows[outbox.boot]) == books.stored == books.acked
     assert books.acquired == books.stored + books.rejected == 3 + 40 * 50 + 1
+
+
+def test_what_could_never_be_sent_is_not_stored(machine: Machine) -> None:
+    outbox = machine.start()
+    good = measured(1)
+    for bad in (replace(good, row=good.row[4:]), replace(good, quality={"pack_v": "tired"})):
+        with pytest.raises(ValueError, match="BATTERY_001"):
+            outbox.put([bad])
+    assert list(outbox.put([good])) == [0]
