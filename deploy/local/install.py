@@ -50,6 +50,15 @@ def pip_settings(environment: Mapping[str, str], configured: str) -> dict[str, s
     return {key: value for key, value in told.items() if value and key not in environment}
 
 
+def caches(environment: Mapping[str, str]) -> dict[str, str]:
+    """Returns where pip, uv and npm keep downloads when the home folder cannot be written: in the checkout."""
+    if os.access(environment.get("HOME") or "/nonexistent", os.W_OK):
+        return {}
+    places = {"PIP_CACHE_DIR": "pip", "UV_CACHE_DIR": "uv", "npm_config_cache": "npm"}
+    chosen = {name: str(ROOT / ".local" / "cache" / folder) for name, folder in places.items()}
+    return {name: place for name, place in chosen.items() if name not in environment}
+
+
 def pip_configuration() -> str:
     """Returns what `pip config list` prints here."""
     command = [sys.executable, "-m", "pip", "config", "list"]
@@ -70,7 +79,9 @@ def uv(python: str = sys.executable) -> list[str]:
 
 def run(command: Sequence[str], environment: Mapping[str, str]) -> None:
     """Runs one installer step; its own message is the error, and this process ends with 1."""
-    if subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, check=False).returncode:
+    if subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **caches(os.environ), **environment}, check=False
+    ).returncode:
         raise SystemExit(f"packtwin: could not install; the lines above say why (step: {' '.join(command[:4])} ...)")
 
 

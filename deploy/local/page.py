@@ -10,7 +10,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from install import ROOT, caches
+
 WEB = ROOT / "cloud" / "web"
 NODE_AT_LEAST = (20, 19)
 
@@ -45,9 +46,7 @@ def environment(node: Path | None) -> Mapping[str, str]:
     env = dict(os.environ)
     if node is not None:
         env["PATH"] = f"{node}{os.pathsep}{env.get('PATH', '')}"
-    if not os.access(Path(env.get("HOME", "/nonexistent")), os.W_OK):
-        env["npm_config_cache"] = str(ROOT / ".local" / "npm-cache")
-    return env
+    return {**env, **caches(env)}
 
 
 def main(scripts: Sequence[str]) -> None:

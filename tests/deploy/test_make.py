@@ -150,11 +150,12 @@ def test_an_old_node_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert page.system_node() is fits
 
 
-def test_npm_caches_in_the_checkout_where_home_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/nonexistent")
-    assert page.environment(None)["npm_config_cache"] == str(ROOT / ".local" / "npm-cache")
-    monkeypatch.setenv("HOME", os.getcwd())
-    assert "npm_config_cache" not in page.environment(None) or "npm_config_cache" in os.environ
+def test_downloads_are_cached_in_the_checkout_where_home_cannot_be_written(tmp_path: Path) -> None:
+    """A daemon's account has a home folder that does not exist; uv refused to start there."""
+    places = install.caches({"HOME": "/nonexistent", "UV_CACHE_DIR": "/mine"})
+    assert places["npm_config_cache"] == str(ROOT / ".local" / "cache" / "npm")
+    assert "UV_CACHE_DIR" not in places, "a place that was chosen stays"
+    assert install.caches({"HOME": str(tmp_path)}) == {}
 
 
 def test_help_lists_every_target() -> None:
