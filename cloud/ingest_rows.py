@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.block import NO_TIME, Floats, Ints, Layout, SampleBlock
-from shared.fields import BALANCING_WORD_BITS, NULL, SCALARS
+from shared.fields import BALANCING_WORD_BITS, FLOAT32, NULL, SCALARS
 
 HEADER: Final = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 TRAILER: Final = b"\xff\xff"
@@ -242,7 +242,8 @@ def readings(rows: Rows, names: Iterable[str]) -> dict[str, Floats]:
 
 def _values(rows: Rows) -> Floats:
     values = rows.layout.floats(rows.rows)
-    values[np.isinf(values)] = np.nan  # a float32 extra may be infinite; no reader could show it
+    if any(extra.step == FLOAT32 for extra in rows.layout.extras):
+        values[np.isinf(values)] = np.nan  # a float32 may be infinite; no reader could show it
     return values
 
 
@@ -251,8 +252,9 @@ def _balancing(rows: Rows) -> tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np
     words = rows.rows[rows.layout.slices["balancing"]].T
     if not words.shape[1]:
         return None, np.ones(0, np.bool_)
-    bits = (words[:, :, None] >> np.arange(BALANCING_WORD_BITS)) & 1
-    return np.packbits(bits.reshape(len(words), -1).astype(np.bool_), axis=1), (words == NULL).any(axis=1)
+    octets = words.astype("<u4", order="C").view(np.uint8).reshape(*words.shape, 4)
+    bits = np.unpackbits(octets, axis=2, bitorder="little")[:, :, :BALANCING_WORD_BITS]
+    return np.packbits(bits.reshape(len(words), -1), axis=1), (words == NULL).any(axis=1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
