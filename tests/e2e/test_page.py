@@ -32,11 +32,12 @@ FLAGS = [
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh clone of what is committed."""
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A fresh clone of what is committed; what it left outside itself goes at the end."""
     target = tmp_path_factory.mktemp("newcomer") / "packtwin"
     subprocess.run(["git", "clone", "-q", str(ROOT), str(target)], check=True)
-    return target
+    yield target
+    subprocess.run(["make", "-s", "clean", "DATA=1"], cwd=target, check=False)
 
 
 @pytest.fixture(scope="module")
