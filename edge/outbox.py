@@ -219,7 +219,7 @@ class Outbox:
                 return False
             patience_s = max(self.flush_s / 2, self.flush_s - _EARLY_S)
             young = 0 <= now_mono_ns - oldest_ns < patience_s * 1e9
-            if young and self._hot.used_bytes() < self._hot_bytes // 2:
+            if young and (self._one_file or self._hot.used_bytes() < self._hot_bytes // 2):
                 return False
             self._flush_rows()
             return True
