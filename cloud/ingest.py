@@ -154,8 +154,13 @@ class Ingest:
         self._know_packs(found, now_ns)
         t_ns = _times(batches)
         all_in_time = bool(((t_ns == NO_TIME) | ((t_ns >= window.first_ns) & (t_ns <= window.last_ns))).all())
+        refused: dict[tuple[int, int], list[tuple[int, int, str]]] = {}  # of the Batches before, not in the database yet
         for one in found:
+            before = refused.setdefault((one.device_key, one.boot), [])
+            if one.repeated:
+                one.refused_before += before
             self._sort_out(one, window, all_in_time)
+            before += one.refused_spans()
         return found
 
     def _claim(self, batches: Sequence[Batch]) -> list[_Sorted]:

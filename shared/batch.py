@@ -17,6 +17,8 @@ from shared.records import GAP_CAUSES, SEVERITIES, Estimate, Event, Gap, Report
 SCHEMA: Final = 1
 MAX_BODY_BYTES: Final = 8 << 20
 MAX_ROWS: Final = 100_000
+MAX_VALUES: Final = 1 << 24
+"""Most values (rows x columns) of all Samples of a Batch together: a few bytes can ask for gigabytes otherwise."""
 MAX_TEXT_CHARS: Final = 256
 _MAX_INT: Final = 2**62
 

@@ -11,7 +11,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from shared import planes
-from shared.batch import MAX_BODY_BYTES, MAX_ROWS, SCHEMA, Batch, check
+from shared.batch import MAX_BODY_BYTES, MAX_ROWS, MAX_VALUES, SCHEMA, Batch, check
 from shared.block import CELL_STEP, NO_TIME, TEMP_STEP, Extra, Ints, Layout, SampleBlock
 from shared.errors import WireError
 from shared.fields import (
@@ -79,8 +79,13 @@ def decode_batch(body: bytes) -> Batch:
     if message.schema != SCHEMA:
         raise WireError("unknown_schema", f"schema {message.schema} is not known here (known: {SCHEMA})")
     layouts = [decode_layout(pb.SerializeToString(deterministic=True)) for pb in message.layouts]
-    if sum(min(block.rows, MAX_ROWS + 1) for block in message.blocks) > MAX_ROWS:
+    for block in message.blocks:
+        if not 1 <= block.rows <= MAX_ROWS or block.layout >= len(layouts):
+            raise WireError("malformed", f"a block of {block.rows} rows with layout {block.layout} of {len(layouts)}")
+    if sum(block.rows for block in message.blocks) > MAX_ROWS:
         raise WireError("too_large", f"more than {MAX_ROWS} rows in a batch")
+    if sum(block.rows * _plane_rows(layouts[block.layout]) for block in message.blocks) > MAX_VALUES:
+        raise WireError("too_large", f"more than {MAX_VALUES} values in a batch")
     return check(
         Batch(
             device=message.device,
@@ -188,11 +193,7 @@ def _put_block(message: PbBlock, block: SampleBlock, layout_index: int) -> None:
 
 def _block(message: PbBlock, layouts: list[Layout]) -> SampleBlock:
     rows = message.rows
-    if not 1 <= rows <= MAX_ROWS or message.layout >= len(layouts):
-        raise WireError("malformed", f"a block of {rows} rows with layout {message.layout} of {len(layouts)}")
     layout = layouts[message.layout]
-    if _plane_rows(layout) * rows * 8 > planes.MAX_BYTES * 4:
-        raise WireError("too_large", f"a block of {rows} rows of {layout.width} columns")
     if not 1 <= message.mono_unit_ns <= 1_000_000_000 or max(message.first_seq, message.first_mono) >= _MAX_TIME:
         raise WireError("malformed", "a block with an impossible first seq or mono_ns")
     matrix, null = planes.decode(message.planes, _plane_rows(layout), rows)

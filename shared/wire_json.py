@@ -17,7 +17,7 @@ from dataclasses import MISSING, fields
 from decimal import Decimal
 from typing import Any, Final, TypeVar, get_args, get_type_hints
 
-from shared.batch import MAX_BODY_BYTES, MAX_ROWS, SCHEMA, Batch, check
+from shared.batch import MAX_BODY_BYTES, MAX_ROWS, MAX_VALUES, SCHEMA, Batch, check
 from shared.block import Extra, SampleBlock, block_of, layout_of, pack_row, union_layout
 from shared.errors import WireError
 from shared.fields import (
@@ -295,11 +295,14 @@ def _blocks(samples: list[Sample]) -> Iterable[SampleBlock]:
     packs: dict[str, list[Sample]] = defaultdict(list)
     for sample in sorted(samples, key=lambda s: s.seq):
         packs[sample.pack_id].append(sample)
+    room = MAX_VALUES
     for pack_id, rows in packs.items():
-        yield _block(pack_id, rows)
+        block = _block(pack_id, rows, room)
+        room -= block.rows.size
+        yield block
 
 
-def _block(pack_id: str, samples: list[Sample]) -> SampleBlock:
+def _block(pack_id: str, samples: list[Sample], room: int) -> SampleBlock:
     """All samples of a pack in one layout, each field as fine as its finest value."""
     steps: dict[str, Resolution] = {}
     for name, spec in BY_NAME.items():
@@ -310,6 +313,8 @@ def _block(pack_id: str, samples: list[Sample]) -> SampleBlock:
         raise WireError("malformed", f"more than {MAX_EXTRAS} extras for {pack_id}")
     extras = [Extra(name, "", _extra_step([s.extra.get(name) for s in samples])) for name in names]
     layout = union_layout([layout_of(sample, steps, extras) for sample in samples])
+    if layout.width * len(samples) > room:
+        raise WireError("too_large", f"more than {MAX_VALUES} values in a batch")
     bodies, qualities = [], []
     for sample in samples:
         row, quality = pack_row(sample, layout)

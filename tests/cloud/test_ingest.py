@@ -261,6 +261,14 @@ def test_rows_out_of_time_are_refused_and_a_resend_gets_the_same_answer(ingest: 
     assert rows == [("dev", boot, 0, 2, "too_old"), ("dev", boot, 6, 8, "bad_time")]
 
 
+def test_a_refused_batch_twice_in_one_call_gets_the_same_receipt_twice(ingest: Ingest, conn: db.Connection) -> None:
+    """The second once said accepted: the refusals of its own transaction were not in the database yet."""
+    late = batch("dev", block("P", 3, t_ns=NOW_NS + 2 * HOUR_NS, of=SMALL))
+    first, second = ingest.write([late, late])
+    assert first.receipt == second.receipt == ingest.write([late])[0].receipt
+    assert first.receipt.rejected == (Rejected(0, 2, "bad_time"),)
+
+
 def test_the_last_hour_before_and_the_oldest_day_are_still_taken(ingest: Ingest) -> None:
     edge = block("P", 1, of=SMALL, t_ns=NOW_NS + HOUR_NS)
     oldest = block("P", 1, seq=1, of=SMALL, t_ns=NOW_NS - 400 * DAY_NS)
