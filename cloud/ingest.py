@@ -154,7 +154,7 @@ class Ingest:
         self._know_packs(found, now_ns)
         t_ns = _times(batches)
         all_in_time = bool(((t_ns == NO_TIME) | ((t_ns >= window.first_ns) & (t_ns <= window.last_ns))).all())
-        refused: dict[tuple[int, int], list[tuple[int, int, str]]] = {}  # of the Batches before, not in the database yet
+        refused: dict[tuple[int, int], list[tuple[int, int, str]]] = {}  # of the Batches before this one
         for one in found:
             before = refused.setdefault((one.device_key, one.boot), [])
             if one.repeated:
