@@ -31,7 +31,8 @@ def docs(request: Request) -> HTMLResponse:
     intro = escape(schema["info"]["description"]).replace("`", "")
     return HTMLResponse(
         "<!doctype html><html lang=en><head><meta charset=utf-8><title>packtwin API</title>"
-        "<meta name=viewport content='width=device-width'><link rel=icon href=favicon.svg><link rel=stylesheet href=docs.css></head><body>"
+        "<meta name=viewport content='width=device-width'><link rel=icon href=favicon.svg>"
+        "<link rel=stylesheet href=docs.css></head><body>"
         f"<h1>packtwin API</h1><p>{intro}</p><p>For programs: <a href=openapi.json>openapi.json</a></p>"
         f"{''.join(parts)}</body></html>"
     )

@@ -97,7 +97,7 @@ def assemble(config: Config, page: Page | None = None) -> tuple[ASGIApp, Hub]:
         housekeeping.start()
         yield
         housekeeping.stop(0.0)
-        await bus.stop(3.0)
+        await bus.stop(2.5)
 
     return build_app(State(config, reader, bus, hub, metrics), beside, page), hub
 

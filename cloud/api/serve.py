@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from shared.errors import ConfigError
 
 _LOOPBACK: Final = {"127.0.0.1": socket.AF_INET, "localhost": socket.AF_INET, "::1": socket.AF_INET6}
-_STOP_WITHIN_S: Final = 3
+_STOP_WITHIN_S: Final = 2
 
 
 def bind(host: str, port: int) -> socket.socket:
