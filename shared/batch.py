@@ -96,7 +96,8 @@ def check(batch: Batch) -> Batch:
         raise WireError("malformed", "a batch without records")
     if seqs.size > MAX_ROWS:
         raise WireError("too_large", f"{seqs.size} records in a batch, at most {MAX_ROWS}")
-    if seqs[0] < 0 or seqs[-1] >= _MAX_INT or (seqs[1:] == seqs[:-1]).any():
+    mixed = len(batch.blocks) != 1 or len(batch.blocks[0]) != seqs.size
+    if seqs[0] < 0 or seqs[-1] >= _MAX_INT or (mixed and (seqs[1:] == seqs[:-1]).any()):
         raise WireError("malformed", "seq is negative, too large or used twice")
     return batch
 

@@ -1,4 +1,4 @@
-"""A matrix of integers as byte planes: per column the first value, then zigzag deltas, in as few bytes as it needs.
+"""A matrix of integers as byte planes: per column the first value, then deltas, in as few bytes as it needs.
 
 Layout of the bytes before zstd, c columns of n rows:
     c code bytes: delta width code | first width code << 3 | null code << 6   (width codes 0 1 2 3 4 = 0 1 2 4 8 bytes)
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +24,9 @@ Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 MAX_BYTES: Final = 64 << 20
-_ONE: Final = np.uint64(1)
 _WIDTHS: Final = (0, 1, 2, 4, 8)
 _LIMITS: Final = np.array([0, 0xFF, 0xFFFF, 0xFFFFFFFF], np.uint64)
+"""Highest zigzag value of width codes 0, 1, 2, 3."""
 _CODES: Final = np.arange(256)
 _DELTA_CODE, _FIRST_CODE, _NULL_CODE = _CODES & 7, _CODES >> 3 & 7, _CODES >> 6
 _POSSIBLE: Final = (np.maximum(_DELTA_CODE, _FIRST_CODE) < len(_WIDTHS)) & (_NULL_CODE < 3)
@@ -68,17 +68,14 @@ def encode(values: Ints, null: Mask | None, alike: Iterable[slice] = ()) -> byte
     Columns that are `alike` get one common width: their code bytes then cost next to nothing.
     """
     columns, rows = values.shape
-    null_code = np.zeros(columns, np.uint64)
+    null_code = np.zeros(columns, np.intp)
     bitmaps = b""
     if null is not None and null.any():
         counts = np.count_nonzero(null, axis=1)
-        null_code = np.where(counts == 0, 0, np.where(counts == rows, 1, 2)).astype(np.uint64)
+        null_code = np.where(counts == 0, 0, np.where(counts == rows, 1, 2))
         bitmaps = np.packbits(null[null_code == 2], axis=1).tobytes()
         values = _filled(values, null)
-    zigzag = np.empty((columns, rows), np.int64)
-    zigzag[:, 0] = values[:, 0]
-    np.subtract(values[:, 1:], values[:, :-1], out=zigzag[:, 1:])
-    coded = ((zigzag << 1) ^ (zigzag >> 63)).view(np.uint64)
+    coded = _zigzag(values)
     first, deltas = coded[:, :1], coded[:, 1:]
     first_code = np.searchsorted(_LIMITS, first[:, 0], side="left")
     delta_code = np.searchsorted(_LIMITS, deltas.max(axis=1), side="left") if rows > 1 else np.zeros_like(first_code)
@@ -86,7 +83,7 @@ def encode(values: Ints, null: Mask | None, alike: Iterable[slice] = ()) -> byte
         if group.start < group.stop:
             first_code[group] = first_code[group].max()
             delta_code[group] = delta_code[group].max()
-    codes = (delta_code.astype(np.uint64) | first_code.astype(np.uint64) << 3 | null_code << 6).astype(np.uint8)
+    codes = (delta_code | first_code << 3 | null_code << 6).astype(np.uint8)
     parts = [codes.tobytes(), bitmaps, *_planes(first, first_code), *_planes(deltas, delta_code)]
     return compress(b"".join(parts))
 
@@ -97,7 +94,7 @@ def decode(data: bytes, columns: int, rows: int) -> tuple[Ints, Mask | None]:
     if raw.size < columns:
         raise WireError("malformed", f"planes of {raw.size} bytes for {columns} columns")
     codes = raw[:columns]
-    delta_code, first_code, null_code = _DELTA_CODE.take(codes), _FIRST_CODE.take(codes), _NULL_CODE.take(codes)
+    delta_code, null_code = _DELTA_CODE.take(codes), _NULL_CODE.take(codes)
     if not _POSSIBLE.take(codes).all() or (rows == 1 and delta_code.any()):
         raise WireError("malformed", "planes with an unknown width code")
     null: Mask | None = None
@@ -112,17 +109,12 @@ def decode(data: bytes, columns: int, rows: int) -> tuple[Ints, Mask | None]:
         null[some] = np.unpackbits(raw[at : at + size].reshape(-1, row_bytes), axis=1, count=rows)
         null[null_code == 1] = True
         at += size
-    coded = np.zeros((columns, rows), np.uint64)
-    at = _fill(coded[:, :1], raw, at, first_code)
+    values = np.zeros((columns, rows), np.int64)
+    at = _fill(values[:, :1], raw, at, _FIRST_CODE.take(codes))
     if rows > 1:
-        at = _fill(coded[:, 1:], raw, at, delta_code)
+        at = _fill(values[:, 1:], raw, at, delta_code)
     if at != raw.size:
         raise WireError("malformed", f"planes of {raw.size} bytes, {at} expected")
-    signs = coded & _ONE
-    np.negative(signs, out=signs)
-    coded >>= _ONE
-    coded ^= signs
-    values = coded.view(np.int64)
     np.cumsum(values, axis=1, out=values)
     return values, null
 
@@ -136,36 +128,44 @@ def _filled(values: Ints, null: Mask) -> Ints:
     return filled
 
 
+def _zigzag(values: Ints) -> npt.NDArray[np.uint64]:
+    """First values and deltas, column by column, as unsigned numbers: 0 -1 1 -2 2 ... become 0 1 2 3 4 ..."""
+    steps = np.empty_like(values)
+    steps[:, 0] = values[:, 0]
+    np.subtract(values[:, 1:], values[:, :-1], out=steps[:, 1:])
+    return ((steps << 1) ^ (steps >> 63)).view(np.uint64)
+
+
 def _planes(coded: npt.NDArray[np.uint64], code: npt.NDArray[np.intp]) -> list[bytes]:
     parts = []
-    for index, count in enumerate(np.bincount(code, minlength=len(_WIDTHS)).tolist()):
+    for index, count in enumerate(np.bincount(code).tolist()):
         width = _WIDTHS[index]
-        if not width or not count:
-            continue
-        narrow = coded[code == index].astype(f"<u{width}")
-        if width > 1:
-            narrow = narrow.view(np.uint8).reshape(*narrow.shape, width).transpose(2, 0, 1)
-        parts.append(narrow.tobytes())
+        if count and width:
+            narrow = coded[code == index].astype(f"<u{width}")
+            if width > 1:
+                narrow = narrow.view(np.uint8).reshape(*narrow.shape, width).transpose(2, 0, 1)
+            parts.append(narrow.tobytes())
     return parts
 
 
-def _fill(coded: npt.NDArray[np.uint64], raw: npt.NDArray[np.uint8], at: int, code: npt.NDArray[np.int64]) -> int:
-    rows = coded.shape[1]
+def _fill(values: Ints, raw: npt.NDArray[np.uint8], at: int, code: npt.NDArray[np.intp]) -> int:
+    """Puts the planes that stand at `at` into the columns of `values`; where they end."""
+    rows = values.shape[1]
     by_width = code.argsort(kind="stable")
     done = 0
-    for index, count in enumerate(np.bincount(code, minlength=len(_WIDTHS)).tolist()):
-        width = _WIDTHS[index]
-        chosen = by_width[done : done + count]
+    for index, count in enumerate(np.bincount(code).tolist()):
+        width, chosen = _WIDTHS[index], by_width[done : done + count]
         done += count
-        size = count * rows * width
-        if not size:
+        if not count or not width:
             continue
-        if raw.size < at + size:
+        end = at + count * rows * width
+        if raw.size < end:
             raise WireError("malformed", "planes end too early")
-        plane = raw[at : at + size].reshape(width, count, rows)
-        if width == 1:
-            coded[chosen] = plane[0]
-        else:
-            coded[chosen] = np.ascontiguousarray(plane.transpose(1, 2, 0)).view(f"<u{width}")[:, :, 0]
-        at += size
+        coded: npt.NDArray[Any] = raw[at:end].reshape(width, count, rows)
+        coded = coded[0] if width == 1 else np.ascontiguousarray(coded.transpose(1, 2, 0)).view(f"<u{width}")[:, :, 0]
+        signs = coded & 1
+        np.negative(signs, out=signs)
+        signs ^= coded >> 1
+        values[chosen] = signs.view(f"<i{width}")
+        at = end
     return at

@@ -79,13 +79,14 @@ def decode_batch(body: bytes) -> Batch:
     if message.schema != SCHEMA:
         raise WireError("unknown_schema", f"schema {message.schema} is not known here (known: {SCHEMA})")
     layouts = [decode_layout(pb.SerializeToString(deterministic=True)) for pb in message.layouts]
+    rows = values = 0
     for block in message.blocks:
         if not 1 <= block.rows <= MAX_ROWS or block.layout >= len(layouts):
             raise WireError("malformed", f"a block of {block.rows} rows with layout {block.layout} of {len(layouts)}")
-    if sum(block.rows for block in message.blocks) > MAX_ROWS:
-        raise WireError("too_large", f"more than {MAX_ROWS} rows in a batch")
-    if sum(block.rows * _plane_rows(layouts[block.layout]) for block in message.blocks) > MAX_VALUES:
-        raise WireError("too_large", f"more than {MAX_VALUES} values in a batch")
+        rows += block.rows
+        values += block.rows * _plane_rows(layouts[block.layout])
+    if rows > MAX_ROWS or values > MAX_VALUES:
+        raise WireError("too_large", f"a batch of {rows} rows, {values} values; at most {MAX_ROWS}, {MAX_VALUES}")
     return check(
         Batch(
             device=message.device,
@@ -162,15 +163,16 @@ def _put_block(message: PbBlock, block: SampleBlock, layout_index: int) -> None:
     message.pack_id = block.pack_id
     message.layout = layout_index
     message.rows = rows
-    message.first_seq = int(block.seq[0])
-    message.first_mono = int(mono[0])
-    message.mono_unit_ns = unit
+    message.first_seq, message.first_mono, message.mono_unit_ns = int(block.seq[0]), int(mono[0]), unit
     matrix = np.zeros((_plane_rows(block.layout), rows), np.int64)
     if rows > 1:
-        matrix[0, 1:], matrix[1, 1:] = block.seq[1:] - block.seq[:-1], mono[1:] - mono[:-1]
-        matrix[:2, 0] = matrix[:2, 1]
+        message.seq_step, message.mono_step = int(block.seq[1] - block.seq[0]), int(mono[1] - mono[0])
+        np.subtract(block.seq[1:] - message.seq_step, block.seq[:-1], out=matrix[0, 1:])
+        np.subtract(mono[1:] - message.mono_step, mono[:-1], out=matrix[1, 1:])
     undated = block.t_ns == NO_TIME
-    matrix[2] = np.where(undated, 0, block.t_ns - block.mono_ns)
+    offset = block.t_ns - block.mono_ns
+    message.t_offset_ns = int(offset[undated.argmin()]) if not undated.all() else 0
+    matrix[2] = np.where(undated, 0, offset - message.t_offset_ns)
     matrix[3], matrix[4] = block.quality_index, block.alarm_index
     data = matrix[_HEAD_ROWS : _HEAD_ROWS + block.layout.width]
     data[:] = block.rows
@@ -194,12 +196,11 @@ def _put_block(message: PbBlock, block: SampleBlock, layout_index: int) -> None:
 def _block(message: PbBlock, layouts: list[Layout]) -> SampleBlock:
     rows = message.rows
     layout = layouts[message.layout]
-    if not 1 <= message.mono_unit_ns <= 1_000_000_000 or max(message.first_seq, message.first_mono) >= _MAX_TIME:
+    firsts = (message.first_seq, message.first_mono, message.seq_step, message.mono_step, abs(message.t_offset_ns))
+    if not 1 <= message.mono_unit_ns <= 1_000_000_000 or max(firsts) >= _MAX_TIME:
         raise WireError("malformed", "a block with an impossible first seq or mono_ns")
     matrix, null = planes.decode(message.planes, _plane_rows(layout), rows)
-    seq, mono = _cumulated(matrix[:2])
-    seq += message.first_seq
-    mono += message.first_mono
+    seq, mono = _positions(message, matrix[:2])
     data = matrix[_HEAD_ROWS : _HEAD_ROWS + layout.width]
     missing = null[_HEAD_ROWS : _HEAD_ROWS + layout.width] if null is not None else None
     _unfold(matrix, layout, missing)
@@ -220,10 +221,13 @@ def _block(message: PbBlock, layouts: list[Layout]) -> SampleBlock:
     if seq[0] < 0 or seq[-1] >= _MAX_TIME or mono[0] < 0 or mono[-1] >= limit:  # `check`: they ascend
         raise WireError("malformed", "seq or mono_ns runs out of range")
     mono_ns = mono * message.mono_unit_ns
-    offset = matrix[2]
-    if np.abs(offset).max() >= _MAX_TIME:
-        raise WireError("malformed", "t_ns is out of range")
-    t_ns = mono_ns + offset
+    t_ns = mono_ns + message.t_offset_ns
+    if matrix[2:_HEAD_ROWS].any():  # rarely: the clock was set, something is missing, an alarm stands
+        if np.abs(matrix[2]).max() >= _MAX_TIME:
+            raise WireError("malformed", "t_ns is out of range")
+        t_ns += matrix[2]
+        _require_indices(matrix[3], len(message.qualities), "quality")
+        _require_indices(matrix[4], len(message.alarms), "alarm")
     if null is not None:
         t_ns[null[2]] = NO_TIME
     return SampleBlock(
@@ -233,8 +237,8 @@ def _block(message: PbBlock, layouts: list[Layout]) -> SampleBlock:
         mono_ns,
         t_ns,
         data,
-        _indices(matrix[3], len(message.qualities), "quality"),
-        _indices(matrix[4], len(message.alarms), "alarm"),
+        matrix[3],
+        matrix[4],
         ({}, *(_quality(dict(q.reasons)) for q in message.qualities)),
         ((), *(_alarms(tuple(a.codes)) for a in message.alarms)),
     )
@@ -248,10 +252,12 @@ def _under_head(at: slice) -> slice:
     return slice(_HEAD_ROWS + at.start, _HEAD_ROWS + at.stop)
 
 
-def _cumulated(steps: Ints) -> Ints:
-    """Distances from the first row; the first step only repeats the second and is not counted."""
+def _positions(message: PbBlock, steps: Ints) -> Ints:
+    """seq and mono of each row from the steps, which stand as distances from the first step."""
+    steps[0, 1:] += message.seq_step
+    steps[1, 1:] += message.mono_step
+    steps[:, 0] = message.first_seq, message.first_mono
     total: Ints = steps.cumsum(axis=1)
-    total -= steps[:, :1]
     return total
 
 
@@ -284,10 +290,9 @@ def _unfold(matrix: Ints, layout: Layout, missing: planes.Mask | None) -> None:
         data[low + 1] += base
 
 
-def _indices(column: Ints, count: int, what: str) -> Ints:
-    if column.any() and (column.min() < 0 or column.max() > count):
+def _require_indices(column: Ints, count: int, what: str) -> None:
+    if column.min() < 0 or column.max() > count:
         raise WireError("malformed", f"a row points to {what} {int(column.max())}, there are {count}")
-    return column
 
 
 def _quality(reasons: dict[str, int]) -> dict[str, str]:

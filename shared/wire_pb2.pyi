@@ -56,13 +56,16 @@ class Layout(_message.Message):
     def __init__(self, scalars: _Optional[bytes] = ..., steps: _Optional[_Iterable[int]] = ..., cells: _Optional[int] = ..., temps: _Optional[int] = ..., balancing_words: _Optional[int] = ..., extra_names: _Optional[_Iterable[str]] = ..., extra_steps: _Optional[_Iterable[int]] = ..., extra_units: _Optional[_Mapping[int, str]] = ...) -> None: ...
 
 class Block(_message.Message):
-    __slots__ = ("pack_id", "layout", "rows", "first_seq", "first_mono", "mono_unit_ns", "planes", "qualities", "alarms")
+    __slots__ = ("pack_id", "layout", "rows", "first_seq", "seq_step", "first_mono", "mono_step", "mono_unit_ns", "t_offset_ns", "planes", "qualities", "alarms")
     PACK_ID_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     FIRST_SEQ_FIELD_NUMBER: _ClassVar[int]
+    SEQ_STEP_FIELD_NUMBER: _ClassVar[int]
     FIRST_MONO_FIELD_NUMBER: _ClassVar[int]
+    MONO_STEP_FIELD_NUMBER: _ClassVar[int]
     MONO_UNIT_NS_FIELD_NUMBER: _ClassVar[int]
+    T_OFFSET_NS_FIELD_NUMBER: _ClassVar[int]
     PLANES_FIELD_NUMBER: _ClassVar[int]
     QUALITIES_FIELD_NUMBER: _ClassVar[int]
     ALARMS_FIELD_NUMBER: _ClassVar[int]
@@ -70,12 +73,15 @@ class Block(_message.Message):
     layout: int
     rows: int
     first_seq: int
+    seq_step: int
     first_mono: int
+    mono_step: int
     mono_unit_ns: int
+    t_offset_ns: int
     planes: bytes
     qualities: _containers.RepeatedCompositeFieldContainer[Quality]
     alarms: _containers.RepeatedCompositeFieldContainer[Alarms]
-    def __init__(self, pack_id: _Optional[str] = ..., layout: _Optional[int] = ..., rows: _Optional[int] = ..., first_seq: _Optional[int] = ..., first_mono: _Optional[int] = ..., mono_unit_ns: _Optional[int] = ..., planes: _Optional[bytes] = ..., qualities: _Optional[_Iterable[_Union[Quality, _Mapping]]] = ..., alarms: _Optional[_Iterable[_Union[Alarms, _Mapping]]] = ...) -> None: ...
+    def __init__(self, pack_id: _Optional[str] = ..., layout: _Optional[int] = ..., rows: _Optional[int] = ..., first_seq: _Optional[int] = ..., seq_step: _Optional[int] = ..., first_mono: _Optional[int] = ..., mono_step: _Optional[int] = ..., mono_unit_ns: _Optional[int] = ..., t_offset_ns: _Optional[int] = ..., planes: _Optional[bytes] = ..., qualities: _Optional[_Iterable[_Union[Quality, _Mapping]]] = ..., alarms: _Optional[_Iterable[_Union[Alarms, _Mapping]]] = ...) -> None: ...
 
 class Quality(_message.Message):
     __slots__ = ("reasons",)
