@@ -19,7 +19,7 @@ import psycopg
 
 from cloud.config import Config
 from cloud.db import Connection, partitions, telemetry
-from cloud.ingest_rows import Origin, Rows, encode, gather, is_dated, readings
+from cloud.ingest_rows import Origin, Rows, gather, readings
 from shared.batch import Batch, ranges
 from shared.block import NO_TIME, Ints, Layout, SampleBlock
 from shared.records import Estimate, Event, Gap, Receipt, Rejected, Report
@@ -35,6 +35,7 @@ _TRIES: Final = 3
 
 Single = Estimate | Event | Report | Gap
 Spans = list[tuple[int, int]]
+_Part = tuple[Origin, SampleBlock]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class _Sorted:
     seqs: Ints
     spans: Spans
     repeated: Spans = field(default_factory=list)
-    parts: list[tuple[Origin, SampleBlock]] = field(default_factory=list)
+    parts: list[_Part] = field(default_factory=list)
     singles: list[tuple[int, int, int | None, Single]] = field(default_factory=list)
     refused: dict[str, list[Ints]] = field(default_factory=dict)
     refused_before: list[tuple[int, int, str]] = field(default_factory=list)
@@ -142,7 +143,7 @@ class Ingest:
 
     # --- whose it is, and what of it is new ---
 
-    def claim(self, batches: Sequence[Batch], now_ns: int) -> list[tuple[Origin, SampleBlock]]:
+    def claim(self, batches: Sequence[Batch], now_ns: int) -> list[_Part]:
         """Claims the seq of all, inside the caller's transaction; the samples that are new and good."""
         return [part for one in self._sorted_out(batches, self._window(now_ns), now_ns) for part in one.parts]
 
@@ -235,27 +236,19 @@ class Ingest:
 
     # --- samples ---
 
-    def _write_samples(self, parts: Sequence[tuple[Origin, SampleBlock]], window: _Window, now_ns: int) -> None:
+    def _write_samples(self, parts: Sequence[_Part], window: _Window, now_ns: int) -> None:
         if not parts:
             return
         for layout in {block.layout for _, block in parts if block.layout.extras} - self._extra_layouts.keys():
             self._extra_layouts[layout] = _extra_layout_key(self._conn, layout)
-        dated, undated = [], []
-        for rows in gather(parts, self._extra_layouts):
-            has_time = is_dated(rows)
-            if has_time.all():
-                dated.append(rows)
-                continue
-            undated.append(rows.take(np.flatnonzero(~has_time)))
-            if has_time.any():
-                dated.append(rows.take(np.flatnonzero(has_time)))
+        dated, undated = _by_time(parts)
         if dated:
-            telemetry.copy_samples(self._conn, (p for rows in dated for p in encode(rows)), dated=True)
-            telemetry.update_latest(self._conn, *_latest(dated))
-            telemetry.add_todo(self._conn, *_minutes(dated))
+            rows = telemetry.copy_samples(self._conn, gather(dated, self._extra_layouts))
+            telemetry.update_latest(self._conn, *_latest(rows))
+            telemetry.add_todo(self._conn, *_minutes(rows))
         if undated:
             bounds_us = (window.first_ns // 1000, now_ns // 1000)
-            telemetry.copy_samples(self._conn, (p for rows in undated for p in encode(rows, bounds_us)), dated=False)
+            telemetry.copy_samples(self._conn, gather(undated, self._extra_layouts), bounds_us)
 
     def _ensure_days(self, batches: Iterable[Batch], window: _Window) -> None:
         t_ns = _times(batches)
@@ -323,6 +316,20 @@ def _receipt(seqs: Ints, refused: Sequence[tuple[int, int, str]], t_ns: int) -> 
 def _times(batches: Iterable[Batch]) -> Ints:
     """The t_ns of all samples."""
     return np.concatenate([np.zeros(0, np.int64), *(block.t_ns for batch in batches for block in batch.blocks)])
+
+
+def _by_time(parts: Sequence[_Part]) -> tuple[list[_Part], list[_Part]]:
+    """(the samples that have a time, those that have none)."""
+    dated, undated = [], []
+    for origin, block in parts:
+        timeless = block.t_ns == NO_TIME
+        if not timeless.any():
+            dated.append((origin, block))
+            continue
+        undated.append((origin, _chosen(block, timeless)))
+        if not timeless.all():
+            dated.append((origin, block.take(~timeless)))
+    return dated, undated
 
 
 def _in_time(one: _Sorted, block: SampleBlock, window: _Window) -> SampleBlock:

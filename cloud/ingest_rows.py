@@ -16,13 +16,13 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from shared.block import NO_TIME, Floats, Ints, Layout, SampleBlock
+from shared.block import Floats, Ints, Layout, SampleBlock
 from shared.fields import BALANCING_WORD_BITS, FLOAT32, NULL, SCALARS
 
 HEADER: Final = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 TRAILER: Final = b"\xff\xff"
 PIECE_ROWS: Final = 512
-"""Rows per piece: the server stores one piece while the next is being built."""
+"""Rows built and sent at once: while the server stores one piece, the next is built."""
 EPOCH_US: Final = 946_684_800_000_000
 """PostgreSQL counts microseconds from 2000-01-01."""
 
@@ -100,30 +100,42 @@ class Origin:
 
 
 def gather(parts: Sequence[tuple[Origin, SampleBlock]], extra_layouts: Mapping[Layout, int]) -> Iterator[Rows]:
-    """The blocks as Rows, one per Layout, in the order they came."""
+    """The blocks as Rows of one Layout, where possible of at most PIECE_ROWS, in order; made when asked for."""
     by_layout: dict[Layout, list[tuple[Origin, SampleBlock]]] = {}
     for part in parts:
         by_layout.setdefault(part[1].layout, []).append(part)
     for layout, members in by_layout.items():
-        blocks = [block for _, block in members]
-        sizes = [len(block) for block in blocks]
-        qualities, quality = _interned([b.quality_index for b in blocks], [b.qualities for b in blocks])
-        alarms, alarm = _interned([b.alarm_index for b in blocks], [b.alarms for b in blocks])
-        yield Rows(
-            layout,
-            extra_layouts.get(layout),
-            np.repeat(np.array([origin.pack_key for origin, _ in members]), sizes),
-            np.repeat(np.array([origin.device_key for origin, _ in members]), sizes),
-            np.repeat(np.array([origin.boot for origin, _ in members]), sizes),
-            np.concatenate([b.seq for b in blocks]),
-            np.concatenate([b.mono_ns for b in blocks]),
-            np.concatenate([b.t_ns for b in blocks]),
-            np.concatenate([b.rows for b in blocks], axis=1),
-            quality,
-            alarm,
-            qualities,
-            alarms,
-        )
+        start, rows = 0, 0
+        for i, (_, block) in enumerate(members):
+            if rows and rows + len(block) > PIECE_ROWS:
+                yield _joined(layout, members[start:i], extra_layouts.get(layout))
+                start, rows = i, 0
+            rows += len(block)
+        yield _joined(layout, members[start:], extra_layouts.get(layout))
+
+
+def _joined(layout: Layout, members: Sequence[tuple[Origin, SampleBlock]], extra_layout: int | None) -> Rows:
+    blocks = [block for _, block in members]
+    sizes = [len(block) for block in blocks]
+    qualities, quality = _interned([b.quality_index for b in blocks], [b.qualities for b in blocks])
+    alarms, alarm = _interned([b.alarm_index for b in blocks], [b.alarms for b in blocks])
+    keys = np.array([(origin.pack_key, origin.device_key, origin.boot) for origin, _ in members])
+    pack_key, device_key, boot = np.repeat(keys, sizes, axis=0).T
+    return Rows(
+        layout,
+        extra_layout,
+        pack_key,
+        device_key,
+        boot,
+        np.concatenate([b.seq for b in blocks]),
+        np.concatenate([b.mono_ns for b in blocks]),
+        np.concatenate([b.t_ns for b in blocks]),
+        np.concatenate([b.rows for b in blocks], axis=1),
+        quality,
+        alarm,
+        qualities,
+        alarms,
+    )
 
 
 def _interned(indices: Sequence[Ints], tables: Sequence[Sequence[Any]]) -> tuple[list[Any], Ints]:
@@ -167,7 +179,8 @@ def _encode_group(rows: Rows, bounds_us: tuple[int, int] | None) -> Iterator[byt
 def _encode_piece(rows: Rows, bounds_us: tuple[int, int] | None) -> bytes | memoryview:
     values = _values(rows)
     scalars, arrays = _scalars(rows.layout, values), {n: values[rows.layout.slices[s]] for n, s in _ARRAYS.items()}
-    missing = {name: np.isnan(column) for name, column in scalars.items()}
+    complete = not np.isnan(values).any()
+    missing = {} if complete else {name: np.isnan(column) for name, column in scalars.items()}
     balancing, unbalanced = _balancing(rows)
     # A piece has either one shape, or the slots of what is absent in some rows only are squeezed out at the end.
     absent = frozenset(name for name, mask in missing.items() if mask.all())
@@ -191,15 +204,15 @@ def _encode_piece(rows: Rows, bounds_us: tuple[int, int] | None) -> bytes | memo
         record[name] = getattr(rows, name)
     for name, column in scalars.items():
         if name not in absent:
-            filled = np.where(missing[name], 0, column) if name in _FLAGS or name == "state" else column
-            record[name] = filled
+            is_whole = not complete and (name in _FLAGS or name == "state")
+            record[name] = np.where(missing[name], 0, column) if is_whole else column
     for name, matrix in arrays.items():
         if matrix.size:
             record[name]["value"] = matrix.T
     if balancing is not None and "balancing" in shape.dtype.fields:  # type: ignore[operator]
         record["balancing"] = balancing
     some = {name: mask for name, mask in missing.items() if name not in absent and mask.any()}
-    holes = {name: np.isnan(matrix).T for name, matrix in arrays.items() if matrix.size}
+    holes = {} if complete else {name: np.isnan(matrix).T for name, matrix in arrays.items() if matrix.size}
     holes = {name: mask for name, mask in holes.items() if mask.any()}
     if unbalanced.any() and not unbalanced.all():
         some["balancing"] = unbalanced
@@ -333,9 +346,3 @@ def _alarm_bytes(codes: tuple[str, ...]) -> bytes | None:
 
 def _quality_bytes(quality: Mapping[str, str]) -> bytes | None:
     return b"\x01" + json.dumps(dict(quality), separators=(",", ":")).encode() if quality else None
-
-
-def is_dated(rows: Rows) -> npt.NDArray[np.bool_]:
-    """Which rows have a time."""
-    dated: npt.NDArray[np.bool_] = rows.t_ns != NO_TIME
-    return dated

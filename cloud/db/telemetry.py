@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 
 from cloud.bands import Bands
 from cloud.db.connect import Connection
-from cloud.ingest_rows import HEADER, TRAILER, columns
+from cloud.ingest_rows import HEADER, TRAILER, Rows, columns, encode
 from shared.block import Ints
 from shared.records import Estimate, Event, Gap, Report
 
@@ -118,17 +118,22 @@ def add_rejects(conn: Connection, rows: Sequence[tuple[int, int, int, int, str, 
         )
 
 
-def copy_samples(conn: Connection, pieces: Iterable[bytes | memoryview], *, dated: bool) -> None:
-    """Adds the rows of `cloud.ingest_rows.encode`."""
+def copy_samples(conn: Connection, found: Iterable[Rows], bounds_us: tuple[int, int] | None = None) -> list[Rows]:
+    """Adds the rows, and returns them: to `sample`, or with `bounds_us` (see `encode`) to `sample_undated`."""
+    dated = bounds_us is None
     statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
         sql.Identifier("sample" if dated else "sample_undated"),
         sql.SQL(", ").join(map(sql.Identifier, columns(dated))),
     )
+    added = []
     with conn.cursor() as cursor, cursor.copy(statement) as copy:
         copy.write(HEADER)
-        for piece in pieces:
-            copy.write(piece)
+        for rows in found:
+            for piece in encode(rows, bounds_us):
+                copy.write(piece)
+            added.append(rows)
         copy.write(TRAILER)
+    return added
 
 
 def update_latest(conn: Connection, keys: Mapping[str, Ints], readings: Mapping[str, Any]) -> None:
