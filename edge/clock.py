@@ -19,6 +19,8 @@ MAX_ROUND_TRIP_NS: Final = 2_000_000_000
 _DRIFT: Final = 50e-6
 """How far a host's oscillator may go wrong, s per s: an old answer is worth less than a fresh one."""
 _SYSTEM_TOLERANCE_NS: Final = 5_000_000_000
+_EARLIEST_NS: Final = 1_577_836_800_000_000_000  # 2020: a cloud that says less has no clock either
+_LATEST_NS: Final = 1 << 62  # 2116: what the wire can carry
 _STA_UNSYNC: Final = 0x40
 _TIME_ERROR: Final = 5
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -113,12 +115,12 @@ class Clock:
         return self._read()[0]
 
     def learn(self, cloud_t_ns: int, sent_mono_ns: int, received_mono_ns: int, error_ns: int = 0) -> bool:
-        """The cloud's time in an answer to a request; False = the answer took too long to say anything.
+        """The cloud's time in an answer to a request; False = the answer took too long, or that cannot be the time.
 
         error_ns: how coarse `cloud_t_ns` is in itself (0.5 s for an HTTP Date header).
         """
         trip_ns = received_mono_ns - sent_mono_ns
-        if not 0 <= trip_ns < MAX_ROUND_TRIP_NS or cloud_t_ns <= 0:
+        if not 0 <= trip_ns < MAX_ROUND_TRIP_NS or not _EARLIEST_NS <= cloud_t_ns < _LATEST_NS:
             return False
         answer = _Answer(cloud_t_ns - (sent_mono_ns + trip_ns // 2), trip_ns // 2 + error_ns, received_mono_ns)
         with self._lock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
@@ -20,6 +20,9 @@ PROTOBUF: Final = "application/x-protobuf"
 CONNECT_S: Final = 5.0
 READ_S: Final = 20.0
 _MAX_ANSWER_BYTES: Final = 4 << 20
+_DETAIL_CHARS: Final = 200
+_LONGEST_RETRY_S: Final = 3600.0
+_HAS_NO_WISHES: Final = (404, 405, 501)  # a cloud that takes batches and knows no more must not hold them up
 _DATE_ERROR_NS: Final = 1_000_000_000  # whole seconds, and servers renew the header once a second
 
 
@@ -91,21 +94,22 @@ class HttpTransport:
         except WireError as error:
             raise Unavailable(f"the answer to a batch is no Receipt ({error}): is uplink.url right?") from None
 
-    def desired(self) -> Desired:
-        """Asks what the cloud would like. Raises Unavailable or Forbidden."""
-        answer, data = self._request("GET", "/device/v1/desired", None)
-        if answer.status != 200:
+    def desired(self, device: str) -> Desired:
+        """Asks what the cloud would like of `device`. Raises Unavailable or Forbidden."""
+        answer, data = self._request("GET", f"/device/v1/desired?device={device}", None)
+        told = _told(data)
+        if answer.status in _HAS_NO_WISHES:
+            told = {}
+        elif answer.status != 200:
             failure = _failure(answer, data)
             raise Unavailable(str(failure)) if isinstance(failure, Refused) else failure
-        try:
-            told = json.loads(data)
-            mode, bundle = told.get("mode"), told.get("bundle")
-        except (ValueError, AttributeError):
-            raise Unavailable("the answer to /device/v1/desired is no JSON object: is uplink.url right?") from None
+        elif told is None:
+            raise Unavailable("the answer to /device/v1/desired is no JSON object: is uplink.url right?")
+        mode, bundle = told.get("mode"), told.get("bundle")
         return Desired(
-            mode if mode in MODES else None,
+            mode if isinstance(mode, str) and mode in MODES else None,
             bundle if isinstance(bundle, str) else None,
-            _date_ns(answer.headers.get("Date")),
+            _date_ns(answer.headers.get("Date", "")),
             _DATE_ERROR_NS,
         )
 
@@ -160,41 +164,53 @@ def _is_loopback(host: str) -> bool:
 
 
 def _failure(answer: urllib3.BaseHTTPResponse, data: bytes) -> PacktwinError:
-    status = answer.status
-    detail = f"the cloud answered {status}{_detail(data)}"
+    status, told = answer.status, _told(data) or {}
+    said = " ".join(str(told.get("error", told.get("detail", "")))[:_DETAIL_CHARS].split())
+    detail = f"the cloud answered {status}" + (f" ({said})" if said else "")
     if status in (401, 403):
         return Forbidden(f"{detail}: check uplink.token_file and that this device is registered")
+    if told.get("reason") == "unknown_schema":  # a newer cloud will take these records
+        return Unavailable(f"{detail}: bring the cloud up to this agent's version")
     if status == 413:
         return Refused("too_large", detail)
     # Only the API itself answers in JSON; a captive portal's 400 must not cost a single record.
     if status == 400 and "json" in answer.headers.get("Content-Type", ""):
         return Refused("malformed", detail)
     if 300 <= status < 400:
-        return Unavailable(f"{detail} (to {answer.headers.get('Location')}): set uplink.url to the final address")
-    return Unavailable(detail, _retry_after_s(answer.headers.get("Retry-After")))
+        place = answer.headers.get("Location", "nowhere")[:_DETAIL_CHARS]
+        return Unavailable(f"{detail} (to {place}): set uplink.url to the final address")
+    return Unavailable(detail, _retry_after_s(answer.headers))
 
 
-def _detail(data: bytes) -> str:
+def _told(data: bytes) -> dict[str, Any] | None:
+    """The JSON object of an answer; None if it is anything else."""
     try:
         told = json.loads(data)
-        return f" ({str(told['detail'])[:200]})"
-    except (ValueError, KeyError, TypeError):
-        return ""
+    except (ValueError, RecursionError):
+        return None
+    return told if isinstance(told, dict) else None
 
 
-def _retry_after_s(value: str | None) -> float | None:
-    return min(float(value), 3600.0) if value is not None and value.strip().isdigit() else None
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Retry-After, in s from now: a number, or a date (then counted from the answer's own)."""
+    value = headers.get("Retry-After", "").strip()
+    if value.isascii() and value.isdigit():
+        return min(float(value), _LONGEST_RETRY_S)
+    until_ns, now_ns = _date_ns(value), _date_ns(headers.get("Date", ""))
+    return None if until_ns is None or now_ns is None else min(max((until_ns - now_ns) / 1e9, 0.0), _LONGEST_RETRY_S)
 
 
-def _date_ns(value: str | None) -> int | None:
+def _date_ns(value: str) -> int | None:
     try:
-        return int(parsedate_to_datetime(value).timestamp() * 1e9) + 500_000_000 if value else None
-    except ValueError:
+        return int(parsedate_to_datetime(value).timestamp() * 1e9) + 500_000_000
+    except (ValueError, OverflowError):
         return None
 
 
 def _plainly(error: Exception) -> str:
     """What went wrong, without the object names that urllib3 puts before it."""
     reason = getattr(error, "reason", None) or error
+    if isinstance(reason, urllib3.exceptions.HTTPError) and len(reason.args) > 1:  # its cause stands behind
+        reason = reason.args[0]
     text = str(reason).rsplit(">: ", 1)[-1].split("): ", 1)[-1]
     return f"the cloud cannot be reached: {text[:200]}"

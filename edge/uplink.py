@@ -95,13 +95,13 @@ class Uplink:
         return self._step(now_mono_ns, waiting=True)
 
     def _step(self, now_mono_ns: int, *, waiting: bool) -> Progress:
-        offset_ns = self._clock.offset_ns()
-        if offset_ns is not None:
-            self._outbox.date(offset_ns)
-        if now_mono_ns < self._not_before_ns:
-            return Progress(wait_s=_seconds(self._not_before_ns - now_mono_ns))
         taken: Taken | None = None
         try:
+            offset_ns = self._clock.offset_ns()
+            if offset_ns is not None:
+                self._outbox.date(offset_ns)
+            if now_mono_ns < self._not_before_ns:
+                return Progress(wait_s=_seconds(self._not_before_ns - now_mono_ns))
             if now_mono_ns >= self._desired_due_ns:
                 self._ask(now_mono_ns)
                 return Progress(wait_s=0.0)
@@ -170,7 +170,7 @@ class Uplink:
     def _ask(self, now_mono_ns: int) -> None:
         self._desired_due_ns = now_mono_ns + int(self._settings.desired_s * _SECOND_NS)
         sent_ns = self._clock.mono_ns()
-        desired: Desired = self._transport.desired()
+        desired: Desired = self._transport.desired(self._outbox.device)
         self._answered(desired.t_ns or 0, sent_ns, desired.error_ns)
         self._well(now_mono_ns)
         self._wish(desired.mode)

@@ -108,3 +108,11 @@ def test_the_real_readers_work_here() -> None:
     assert clock.source in ("system", "kernel")
     assert isinstance(kernel_synchronised(), bool)
     assert len(kernel_boot_id()) == 36
+
+
+@pytest.mark.parametrize("cloud_t_ns", [1, -1, 2**62, 2**63 - 1, 253_370_937_539 * SECOND_NS])
+def test_a_cloud_without_a_sane_clock_teaches_nothing(cloud_t_ns: int) -> None:
+    """The year 9999 is more than SQLite and the wire can hold: believing it ended the agent."""
+    clock = FakeClock()
+    assert not clock.learn(cloud_t_ns, clock.now_ns, clock.now_ns)
+    assert not clock.trusted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -39,7 +40,9 @@ def server() -> Iterator[tuple[str, Answers]]:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             answers.asked.append((self.path, dict(self.headers)))
             answers.connections.add(self.client_address)
-            self.send_response(answers.status)
+            self.send_response_only(answers.status)
+            if "Date" not in answers.headers:
+                self.send_header("Date", self.date_time_string())
             for name, value in answers.headers.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(answers.body)))
@@ -71,18 +74,18 @@ def test_connections_are_kept(server: tuple[str, Answers]) -> None:
     url, answers = server
     transport = HttpTransport(url)
     for _ in range(5):
-        transport.desired()
+        transport.desired("device-1")
     assert len(answers.connections) == 1
 
 
 def test_desired_says_mode_bundle_and_time(server: tuple[str, Answers]) -> None:
     url, answers = server
     answers.body = b'{"mode": "live", "bundle": "soh-3", "new": 1}'
-    desired = HttpTransport(url).desired()
+    desired = HttpTransport(url).desired("device-1")
     assert (desired.mode, desired.bundle) == ("live", "soh-3")
     assert desired.t_ns is not None and desired.t_ns > 1_700_000_000 * 10**9
     answers.body = b'{"mode": "warp", "bundle": null}'
-    assert HttpTransport(url).desired().mode is None
+    assert HttpTransport(url).desired("device-1").mode is None
 
 
 @pytest.mark.parametrize(
@@ -108,14 +111,6 @@ def test_each_failure_has_its_meaning(
     with pytest.raises(error, match=says):
         HttpTransport(url).send(BODY)
     assert len(answers.asked) == 1, "no redirect was followed, nothing was repeated"
-
-
-def test_retry_after_is_read(server: tuple[str, Answers]) -> None:
-    url, answers = server
-    answers.status, answers.headers = 503, {"Retry-After": "7"}
-    with pytest.raises(Unavailable) as caught:
-        HttpTransport(url).send(BODY)
-    assert caught.value.retry_after_s == 7.0
 
 
 def test_a_closed_port_and_a_silent_server_are_unavailable() -> None:
@@ -167,3 +162,63 @@ def test_beyond_this_machine_a_token_is_needed() -> None:
         HttpTransport("https://cloud.example")
     with pytest.raises(ConfigError, match="one token"):
         HttpTransport("https://cloud.example", token="a\nb")
+
+
+def test_desired_is_asked_for_this_device(server: tuple[str, Answers]) -> None:
+    url, answers = server
+    HttpTransport(url).desired("device-1")
+    assert answers.asked[0][0] == "/device/v1/desired?device=device-1"
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"mode": []}', b'{"mode": {}, "bundle": []}', b"[" * 100_000, b"null", b"\xff\xfe", b"9" * 9999]
+)
+def test_nonsense_about_wishes_is_no_wish_and_no_crash(server: tuple[str, Answers], body: bytes) -> None:
+    """A list as mode, or brackets nested 100,000 deep, ended the whole agent."""
+    url, answers = server
+    answers.body = body
+    with contextlib.suppress(Unavailable):
+        assert HttpTransport(url).desired("device-1").mode is None
+
+
+@pytest.mark.parametrize("status", [404, 405, 501])
+def test_a_cloud_that_knows_no_wishes_has_none(server: tuple[str, Answers], status: int) -> None:
+    """Each such answer held the batches up for a second or more."""
+    url, answers = server
+    answers.status, answers.body = status, b"<h1>no</h1>"
+    assert HttpTransport(url).desired("device-1").mode is None
+
+
+@pytest.mark.parametrize(
+    ("value", "wait_s"),
+    [("7", 7.0), ("Wed, 21 Oct 2026 07:28:30 GMT", 30.0), ("\u00b2", None), ("-1", None), ("9" * 400, 3600.0)],
+)
+def test_retry_after_is_read(server: tuple[str, Answers], value: str, wait_s: float | None) -> None:
+    """A superscript two counts as a digit and ended the whole agent."""
+    url, answers = server
+    answers.status = 503
+    answers.headers = {"Retry-After": value, "Date": "Wed, 21 Oct 2026 07:28:00 GMT"}
+    with pytest.raises(Unavailable) as caught:
+        HttpTransport(url).send(BODY)
+    assert caught.value.retry_after_s == wait_s
+
+
+def test_a_date_beyond_all_numbers_is_none(server: tuple[str, Answers]) -> None:
+    url, answers = server
+    answers.headers = {"Date": "Mon, 01 Jan 2026 00:00:00 +99999999999999999999"}
+    assert HttpTransport(url).desired("device-1").t_ns is None
+
+
+def test_what_the_cloud_says_of_a_refusal_is_told_on_one_line(server: tuple[str, Answers]) -> None:
+    """The cloud's own word for it is `error`, which nobody read."""
+    url, answers = server
+    answers.status, answers.body = 400, b'{"error": "a block of\\n0 rows", "reason": "malformed"}'
+    with pytest.raises(Refused, match=r"\(a block of 0 rows\)"):
+        HttpTransport(url).send(BODY)
+
+
+def test_a_cloud_that_is_too_old_for_the_records_does_not_cost_them(server: tuple[str, Answers]) -> None:
+    url, answers = server
+    answers.status, answers.body = 400, b'{"error": "schema 2", "reason": "unknown_schema"}'
+    with pytest.raises(Unavailable, match="version"):
+        HttpTransport(url).send(BODY)

@@ -116,7 +116,7 @@ class DirectTransport:
             raise Unavailable("the answer was lost")
         return receipt
 
-    def desired(self) -> Desired:
+    def desired(self, device: str) -> Desired:
         """As HttpTransport.desired."""
         if self.away:
             raise Unavailable("nobody answers")
