@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from edge.config import Listen
-from shared.errors import ConfigError
+from shared.errors import ConfigError, PacktwinError
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -93,19 +94,32 @@ def serve_wsgi(listen: Listen, app: WSGIApplication, what: str) -> Iterator[str]
 
 
 def _guarded(app: WSGIApplication, host: str) -> WSGIApplication:
-    if host not in _LOOPBACK:
-        return app
-
     def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if urlsplit(f"//{environ.get('HTTP_HOST', 'localhost')}").hostname not in _LOOPBACK:
+        if host in _LOOPBACK and not _asks_this_machine(environ.get("HTTP_HOST", "localhost")):
             return _answer(start_response, "403 Forbidden", b"ask for localhost\n", "text/plain")
-        return app(environ, start_response)
+        try:
+            body = app(environ, start_response)
+        except PacktwinError as error:
+            return _answer(start_response, "503 Service Unavailable", f"{error}\n".encode(), "text/plain")
+        return body if environ["REQUEST_METHOD"] != "HEAD" else ()
 
     return guarded
 
 
+def _asks_this_machine(host: str) -> bool:
+    try:
+        return urlsplit(f"//{host}").hostname in _LOOPBACK
+    except ValueError:
+        return False
+
+
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Only a bug is worth a word: a peer that says nothing or goes away is none."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
     def server_bind(self) -> None:
         """Binds without asking the resolver for this machine's name: a box without a network must not wait for it."""

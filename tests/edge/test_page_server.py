@@ -6,6 +6,7 @@ import http.client
 import json
 import re
 import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 import edge.page.server as page
 from edge.config import Listen
 from edge.metrics import serve_metrics
+from edge.outbox_records import OutboxError
 from edge.page.server import serve_page
 from shared.errors import ConfigError
 
@@ -91,3 +93,36 @@ def test_metrics_have_the_agreed_names_and_leave_out_what_is_not_known() -> None
     assert values['battery_predictions_total{battery_id="A"}'] == "0.0"
     assert values['packtwin_decode_errors_total{battery_id="A",reason="short_frame"}'] == "2.0"
     assert "battery_soh_percent{" not in text and "battery_rul_cycles{" not in text
+
+
+def test_a_head_has_no_body_and_a_host_that_is_none_is_refused(address: str) -> None:
+    assert get(address, "/", method="HEAD")[:2] == (200, b"")
+    with socket.create_connection(address.split(":"), timeout=5) as peer:
+        peer.sendall(b"HEAD / HTTP/1.0\r\n\r\n")
+        assert not peer.makefile("rb").read().partition(b"\r\n\r\n")[2]
+    assert get(address, "/", host="[")[0] == 403
+
+
+def test_a_status_that_cannot_be_had_is_one_sentence(capfd: pytest.CaptureFixture[str]) -> None:
+    def status() -> dict[str, Any]:
+        raise OutboxError("outbox.sqlite is damaged")
+
+    with serve_page(ANY, status) as page_url, serve_metrics(ANY, status) as metrics_url:
+        for url, path in ((page_url, "/status.json"), (metrics_url, "/metrics")):
+            code, body, _ = get(url.removeprefix("http://"), path)
+            assert (code, body) == (503, b"outbox.sqlite is damaged\n")
+    assert not capfd.readouterr().err
+
+
+def test_a_peer_that_goes_away_or_says_nothing_leaves_no_stack_trace(
+    address: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A browser opens connections in advance; each one that it did not use put a traceback into the agent's log."""
+    monkeypatch.setattr(page._Handler, "timeout", 0.05)
+    with socket.create_connection(address.split(":"), timeout=5) as silent:
+        assert silent.recv(1) == b"", "the server hangs up"
+    with socket.create_connection(address.split(":"), timeout=5) as rude:
+        rude.sendall(b"GE")
+        rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert get(address, "/health")[0] == 200
+    assert not capfd.readouterr().err
