@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from shared.block import SampleBlock
 from shared.errors import WireError
-from shared.fields import ID
+from shared.fields import ID, MAX_CELLS
 from shared.records import GAP_CAUSES, SEVERITIES, Estimate, Event, Gap, Report
 
 SCHEMA: Final = 1
@@ -19,6 +19,8 @@ MAX_BODY_BYTES: Final = 8 << 20
 MAX_ROWS: Final = 100_000
 MAX_VALUES: Final = 1 << 24
 """Most values (rows x columns) of all Samples of a Batch together: a few bytes can ask for gigabytes otherwise."""
+MAX_COLUMNS: Final = 1 << 17
+"""Most columns of all Layouts of a Batch together: a few bytes can name thousands, and each costs microseconds."""
 MAX_TEXT_CHARS: Final = 256
 _MAX_INT: Final = 2**62
 
@@ -76,21 +78,7 @@ def check(batch: Batch) -> Batch:
         if (block.seq[1:] <= block.seq[:-1]).any() or (block.mono_ns[1:] < block.mono_ns[:-1]).any():
             raise WireError("malformed", f"seq or mono_ns does not ascend in the block of {block.pack_id}")
     for record in batch.singles():
-        if isinstance(record, Estimate | Event):
-            _require_id("pack_id", record.pack_id)
-        if not (0 <= record.seq < _MAX_INT and 0 <= record.mono_ns < _MAX_INT):
-            raise WireError("malformed", f"seq {record.seq} or its mono_ns {record.mono_ns} is out of range")
-        _require_texts(record)
-    for event in batch.events:
-        if event.severity not in SEVERITIES:
-            raise WireError("malformed", f"severity {event.severity[:80]!r} of seq {event.seq} is unknown")
-    for gap in batch.gaps:
-        if gap.cause not in GAP_CAUSES:
-            raise WireError("malformed", f"gap cause {gap.cause[:80]!r} of seq {gap.seq} is unknown")
-        if not (0 <= gap.first_seq < _MAX_INT and -1 <= gap.last_seq < _MAX_INT and 0 <= gap.ahead < _MAX_INT):
-            raise WireError("malformed", f"gap of seq {gap.seq} has an impossible range")
-        if any(not 0 <= first <= last < _MAX_INT for first, last in gap.stored):
-            raise WireError("malformed", f"gap of seq {gap.seq} has an impossible stored range")
+        _require_possible(record)
     seqs = batch.seqs()
     if not seqs.size:
         raise WireError("malformed", "a batch without records")
@@ -100,6 +88,32 @@ def check(batch: Batch) -> Batch:
     if seqs[0] < 0 or seqs[-1] >= _MAX_INT or (mixed and (seqs[1:] == seqs[:-1]).any()):
         raise WireError("malformed", "seq is negative, too large or used twice")
     return batch
+
+
+def _require_possible(record: Estimate | Event | Report | Gap) -> None:
+    if not (0 <= record.seq < _MAX_INT and 0 <= record.mono_ns < _MAX_INT):
+        raise WireError("malformed", f"seq {record.seq} or its mono_ns {record.mono_ns} is out of range")
+    if isinstance(record, Estimate | Event):
+        _require_id("pack_id", record.pack_id)
+    _require_texts(record)
+    match record:
+        case Estimate() if max(len(record.r0_mohm), len(record.cell_soc)) > MAX_CELLS:
+            wrong = f"more than {MAX_CELLS} cells"
+        case Event() if record.severity not in SEVERITIES:
+            wrong = f"the unknown severity {record.severity[:80]!r}"
+        case Report() if not 0 <= record.counter < _MAX_INT:
+            wrong = f"an impossible counter {record.counter}"
+        case Gap() if record.cause not in GAP_CAUSES:
+            wrong = f"the unknown gap cause {record.cause[:80]!r}"
+        case Gap() if not (0 <= record.first_seq < _MAX_INT and -1 <= record.last_seq < _MAX_INT):
+            wrong = "an impossible range"
+        case Gap() if not 0 <= record.ahead < _MAX_INT:
+            wrong = f"an impossible ahead {record.ahead}"
+        case Gap() if any(not 0 <= first <= last < _MAX_INT for first, last in record.stored):
+            wrong = "an impossible stored range"
+        case _:
+            return
+    raise WireError("malformed", f"the {type(record).__name__} of seq {record.seq} has {wrong}")
 
 
 def _require_texts(record: Estimate | Event | Report | Gap) -> None:

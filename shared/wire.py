@@ -11,7 +11,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from shared import planes
-from shared.batch import MAX_BODY_BYTES, MAX_ROWS, MAX_VALUES, SCHEMA, Batch, check
+from shared.batch import MAX_BODY_BYTES, MAX_COLUMNS, MAX_ROWS, MAX_VALUES, SCHEMA, Batch, check
 from shared.block import CELL_STEP, NO_TIME, TEMP_STEP, Extra, Ints, Layout, SampleBlock
 from shared.errors import WireError
 from shared.fields import (
@@ -41,6 +41,7 @@ _HEAD_ROWS: Final = 5  # seq step, mono step, t - mono, quality index, alarm ind
 _MAX_TIME: Final = 2**62
 _FLOAT32_EXPONENT: Final = 0x7F800000  # all ones: infinity or not a number
 _MEDIAN_FROM_CELLS: Final = 3
+_LEAST_COLUMNS: Final = 8
 
 
 def encode_batch(batch: Batch) -> bytes:
@@ -78,14 +79,17 @@ def decode_batch(body: bytes) -> Batch:
         raise WireError("malformed", "the body is not a packtwin Batch") from error
     if message.schema != SCHEMA:
         raise WireError("unknown_schema", f"schema {message.schema} is not known here (known: {SCHEMA})")
+    if (columns := sum(map(_declared_columns, message.layouts))) > MAX_COLUMNS:
+        raise WireError("too_large", f"layouts of {columns} columns in a batch, at most {MAX_COLUMNS}")
     layouts = [decode_layout(pb.SerializeToString(deterministic=True)) for pb in message.layouts]
-    rows = values = 0
+    rows = values = notes = 0
     for block in message.blocks:
         if not 1 <= block.rows <= MAX_ROWS or block.layout >= len(layouts):
             raise WireError("malformed", f"a block of {block.rows} rows with layout {block.layout} of {len(layouts)}")
         rows += block.rows
         values += block.rows * _plane_rows(layouts[block.layout])
-    if rows > MAX_ROWS or values > MAX_VALUES:
+        notes += len(block.qualities) + len(block.alarms)
+    if max(rows, notes) > MAX_ROWS or values > MAX_VALUES:
         raise WireError("too_large", f"a batch of {rows} rows, {values} values; at most {MAX_ROWS}, {MAX_VALUES}")
     return check(
         Batch(
@@ -307,6 +311,12 @@ def _alarms(codes: tuple[str, ...]) -> tuple[str, ...]:
         if code not in ALARMS:
             raise WireError("malformed", f"alarm {code[:80]!r} is not in the list")
     return codes
+
+
+def _declared_columns(message: PbLayout) -> int:
+    """About how many columns the Layout asks for, before any is made; what is impossible is judged by `_layout`."""
+    named = 3 * len(message.scalars) + len(message.steps) + len(message.extra_names)
+    return min(_LEAST_COLUMNS + named + message.cells + message.temps + message.balancing_words, 4 * MAX_CELLS)
 
 
 def _layout(message: PbLayout) -> Layout:

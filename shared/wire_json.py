@@ -17,8 +17,8 @@ from dataclasses import MISSING, fields
 from decimal import Decimal
 from typing import Any, Final, TypeVar, get_args, get_type_hints
 
-from shared.batch import MAX_BODY_BYTES, MAX_ROWS, MAX_VALUES, SCHEMA, Batch, check
-from shared.block import Extra, SampleBlock, block_of, layout_of, pack_row, union_layout
+from shared.batch import MAX_BODY_BYTES, MAX_COLUMNS, MAX_ROWS, MAX_VALUES, SCHEMA, Batch, check
+from shared.block import Extra, Layout, SampleBlock, block_of, layout_of, pack_row, union_layout
 from shared.errors import WireError
 from shared.fields import (
     ALARMS,
@@ -296,14 +296,20 @@ def _blocks(samples: list[Sample]) -> Iterable[SampleBlock]:
     for sample in sorted(samples, key=lambda s: s.seq):
         packs[sample.pack_id].append(sample)
     room = MAX_VALUES
+    columns = 0
+    layouts: dict[Layout, Layout] = {}  # equal ones are one object, so that their columns are made once
     for pack_id, rows in packs.items():
-        block = _block(pack_id, rows, room)
-        room -= block.rows.size
-        yield block
+        new = _layout(pack_id, rows)
+        layout = layouts.setdefault(new, new)
+        columns += layout.width if layout is new else 0
+        room -= layout.width * len(rows)
+        if room < 0 or columns > MAX_COLUMNS:
+            raise WireError("too_large", f"more than {MAX_VALUES} values or {MAX_COLUMNS} different columns in a batch")
+        yield _block(pack_id, layout, rows)
 
 
-def _block(pack_id: str, samples: list[Sample], room: int) -> SampleBlock:
-    """All samples of a pack in one layout, each field as fine as its finest value."""
+def _layout(pack_id: str, samples: list[Sample]) -> Layout:
+    """One layout for all samples of a pack, each field as fine as its finest value."""
     steps: dict[str, Resolution] = {}
     for name, spec in BY_NAME.items():
         if spec.kind == "float":
@@ -312,9 +318,10 @@ def _block(pack_id: str, samples: list[Sample], room: int) -> SampleBlock:
     if len(names) > MAX_EXTRAS:
         raise WireError("malformed", f"more than {MAX_EXTRAS} extras for {pack_id}")
     extras = [Extra(name, "", _extra_step([s.extra.get(name) for s in samples])) for name in names]
-    layout = union_layout([layout_of(sample, steps, extras) for sample in samples])
-    if layout.width * len(samples) > room:
-        raise WireError("too_large", f"more than {MAX_VALUES} values in a batch")
+    return union_layout([layout_of(sample, steps, extras) for sample in samples])
+
+
+def _block(pack_id: str, layout: Layout, samples: list[Sample]) -> SampleBlock:
     bodies, qualities = [], []
     for sample in samples:
         row, quality = pack_row(sample, layout)

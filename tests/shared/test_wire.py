@@ -212,6 +212,8 @@ MUTATIONS = {
     "quality reason": lambda m: m.blocks[0].qualities[0].reasons.__setitem__("pack_v", 77),
     "quality gone": lambda m: m.blocks[0].ClearField("qualities"),
     "alarm": lambda m: m.blocks[0].alarms[0].codes.append("fire"),
+    "too many estimated cells": lambda m: m.estimates[0].cell_soc.extend([0.5] * 2000),
+    "counter": lambda m: setattr(m.reports[0], "counter", 2**63),
     "gap cause": lambda m: setattr(m.gaps[0], "cause", "bored"),
     "nan": lambda m: setattr(m.estimates[0], "soc", math.nan),
     "empty": lambda m: [m.ClearField(name) for name in ("blocks", "estimates", "events", "reports", "gaps")],
@@ -226,6 +228,25 @@ def test_an_impossible_batch_is_malformed(name: str) -> None:
         wire.decode_batch(message.SerializeToString())
     assert caught.value.reason == "malformed"
     assert str(caught.value)
+
+
+def test_layouts_of_more_columns_than_a_server_can_afford_are_too_large() -> None:
+    """A layout of thousands of columns is a few bytes: 20 kB of them once took ten seconds to decode."""
+    message = PbBatch.FromString(wire.encode_batch(a_batch()))
+    for cells in range(1024):
+        message.layouts.add(cells=cells, temps=1024)
+    with pytest.raises(WireError, match="columns") as caught:
+        wire.decode_batch(message.SerializeToString())
+    assert caught.value.reason == "too_large"
+
+
+def test_more_notes_than_rows_can_point_to_are_too_large() -> None:
+    message = PbBatch.FromString(wire.encode_batch(a_batch()))
+    for _ in range(100_001):
+        message.blocks[0].alarms.add()
+    with pytest.raises(WireError) as caught:
+        wire.decode_batch(message.SerializeToString())
+    assert caught.value.reason == "too_large"
 
 
 def test_another_schema_is_named() -> None:

@@ -86,6 +86,20 @@ def test_what_is_no_json_object_is_malformed(body: bytes) -> None:
     assert caught.value.reason == "malformed"
 
 
+def test_more_different_columns_than_a_server_can_afford_are_too_large() -> None:
+    doc = document()
+    doc["samples"] = [
+        {"pack_id": f"P{i}", "seq": i, "mono_ns": 1, "cell_v": [3.6] * (850 + i), "balancing": "0x" + "f" * 250}
+        for i in range(150)
+    ]
+    with pytest.raises(WireError) as caught:
+        decode(doc)
+    assert caught.value.reason == "too_large"
+    doc["samples"] = [{**sample, "cell_v": [3.6] * 900} for sample in doc["samples"]]
+    layouts = {id(block.layout) for block in decode(doc).blocks}
+    assert len(layouts) == 1  # equal ones cost once
+
+
 @pytest.mark.parametrize("schema", [None, 0, 2, "1", True])
 def test_another_schema_is_unknown(schema: Any) -> None:
     with pytest.raises(WireError) as caught:
