@@ -6,11 +6,11 @@ import asyncio
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any, Final
 
 import orjson
@@ -23,7 +23,7 @@ from shared.wire_json import plain, record_dict
 log = logging.getLogger(__name__)
 
 QUEUE_MESSAGES: Final = 256
-"""How many messages wait for one slow reader before the oldest are dropped."""
+"""How many messages wait for one slow reader before older ones are dropped; the newest of each pack and kind stays."""
 PENDING_COMMITS: Final = 16
 """How many commits wait to be turned into messages before whole commits are dropped."""
 
@@ -46,12 +46,14 @@ class Message:
 
 
 class Subscriber:
-    """One reader's bounded queue. Lives on the event loop; `pack_id` None = all packs."""
+    """One reader's queue, bounded by the number of packs. Lives on the event loop; `pack_id` None = all packs."""
 
     def __init__(self, pack_id: str | None, limit: int = QUEUE_MESSAGES) -> None:
         self.pack_id = pack_id
         self.ended = False
-        self._waiting: deque[Message] = deque(maxlen=limit)
+        self._limit = limit
+        self._waiting: list[Message] = []
+        self._thin_above = limit
         self._dropped = 0
         self._ready = asyncio.Event()
 
@@ -59,14 +61,21 @@ class Subscriber:
         """Counts what this reader will never see."""
         self._dropped += count
 
-    def offer(self, message: Message) -> None:
-        """Queues a message of interest; the oldest goes when the reader is too slow."""
-        if self.pack_id not in (None, message.pack_id):
-            return
-        if len(self._waiting) == self._waiting.maxlen:
-            self.skip(1)
-        self._waiting.append(message)
-        self._ready.set()
+    def offer(self, messages: Iterable[Message]) -> None:
+        """Queues messages; a reader that is too slow loses older ones, but of no pack the newest."""
+        self._waiting.extend(messages)
+        if len(self._waiting) > self._thin_above:
+            self._thin()
+        if self._waiting:
+            self._ready.set()
+
+    def _thin(self) -> None:
+        newest = {(message.pack_id, message.kind): i for i, message in enumerate(self._waiting)}
+        recent = len(self._waiting) - self._limit
+        kept = [m for i, m in enumerate(self._waiting) if i >= recent or newest[m.pack_id, m.kind] == i]
+        self.skip(len(self._waiting) - len(kept))
+        self._waiting = kept
+        self._thin_above = len(kept) + self._limit  # not at every commit: it goes through the whole queue
 
     def end(self) -> None:
         """Wakes the reader and lets it go."""
@@ -83,8 +92,7 @@ class Subscriber:
         if not self.ended:
             self._ready.clear()
         dropped, self._dropped = self._dropped, 0
-        messages = list(self._waiting)
-        self._waiting.clear()
+        messages, self._waiting, self._thin_above = self._waiting, [], self._limit
         return dropped, messages
 
 
@@ -134,7 +142,7 @@ class Hub:
             if device is not None:
                 self._device_of.setdefault(pack_id, device)
             if t_ns is not None:
-                self._shown_ns[pack_id] = max(t_ns, self._shown_ns.get(pack_id, t_ns))
+                self._show(pack_id, t_ns)
 
     def watches(self, device: str | None) -> bool:
         """Whether someone looks at one of the device's packs right now (None: of any device's).
@@ -160,11 +168,12 @@ class Hub:
         self._thread.submit(self._write, outcomes, self._watched)
 
     def _write(self, outcomes: Sequence[Outcome], watched: frozenset[str | None]) -> None:
-        messages: list[Message] = []
+        messages: dict[str, list[Message]] = {}
         try:
             with self._lock:
                 for outcome in outcomes:
-                    messages.extend(self._news(outcome, watched))
+                    for message in self._news(outcome, watched):
+                        messages.setdefault(message.pack_id, []).append(message)
         except Exception:
             log.exception("the live stream lost a commit of %d batches", len(outcomes))
         if self._loop is not None and not self._loop.is_closed():
@@ -185,19 +194,24 @@ class Hub:
 
     def _newer(self, block: SampleBlock) -> SampleBlock | None:
         """The rows that are newer than the last one shown of the pack: a backlog never makes a chart jump back."""
-        floor_ns = self._shown_ns.get(block.pack_id, NO_TIME)
-        newest_ns = int(block.t_ns.max())
-        if newest_ns <= floor_ns:
+        news = block.t_ns > self._shown_ns.get(block.pack_id, NO_TIME)
+        if not news.any():
             return None
-        # A device whose clock ran ahead must not silence its later rows: the floor never lies in the future.
-        self._shown_ns[block.pack_id] = max(floor_ns, min(newest_ns, self._now_ns()))
-        return block if block.t_ns[0] > floor_ns else block.take(block.t_ns > floor_ns)
+        self._show(block.pack_id, int(block.t_ns.max()))
+        return block if news.all() else block.take(news)
 
-    def _deliver(self, messages: Sequence[Message]) -> None:
+    def _show(self, pack_id: str, t_ns: int) -> None:
+        """Nothing up to `t_ns` shows again; but a clock that ran ahead must not silence what comes before that time."""
+        t_ns = min(t_ns, self._now_ns())
+        self._shown_ns[pack_id] = max(t_ns, self._shown_ns.get(pack_id, t_ns))
+
+    def _deliver(self, messages: Mapping[str, Sequence[Message]]) -> None:
         self._pending -= 1
         for subscriber in self._subscribers:
-            for message in messages:
-                subscriber.offer(message)
+            if subscriber.pack_id is None:
+                subscriber.offer(chain.from_iterable(messages.values()))
+            else:
+                subscriber.offer(messages.get(subscriber.pack_id, ()))
 
     def _watch(self) -> None:
         self._watched = frozenset(subscriber.pack_id for subscriber in self._subscribers)

@@ -11,7 +11,7 @@ from fake_batches import NOW_NS, T0_NS, block
 
 from cloud.ingest import Outcome
 from cloud.live import QUEUE_MESSAGES, Hub, Message, Subscriber, iso
-from shared.block import SampleBlock
+from shared.block import NO_TIME, SampleBlock
 from shared.records import Event, Receipt
 
 SECOND_NS = 10**9
@@ -96,15 +96,65 @@ def test_a_clock_that_ran_ahead_does_not_silence_the_pack() -> None:
     with_hub(use)
 
 
+def test_a_stored_row_from_the_future_does_not_silence_the_pack() -> None:
+    async def use(hub: Hub) -> None:
+        hub.seed("A", "dev", NOW_NS + 1800 * SECOND_NS)
+        reader = hub.subscribe("A")
+        hub.publish([outcome(block("A", 1, t_ns=NOW_NS + SECOND_NS))])
+        assert [row["t_ns"] for row in await received(reader)] == [NOW_NS + SECOND_NS]
+
+    with_hub(use)
+
+
+def test_rows_whose_clock_was_set_back_within_a_block_are_left_out() -> None:
+    async def use(hub: Hub) -> None:
+        hub.seed("A", "dev", T0_NS)
+        reader = hub.subscribe("A")
+        sent = block("A", 3)
+        sent.t_ns[:] = (T0_NS + SECOND_NS, T0_NS - SECOND_NS, NO_TIME)
+        hub.publish([outcome(sent)])
+        assert [row["t_ns"] for row in await received(reader)] == [T0_NS + SECOND_NS]
+
+    with_hub(use)
+
+
 def test_a_slow_reader_loses_the_oldest_and_is_told_how_many() -> None:
     async def use(_: Hub) -> None:
         reader = Subscriber("A")
-        for i in range(QUEUE_MESSAGES + 5):
-            reader.offer(Message("A", "sample", str(i).encode()))
+        reader.offer(Message("A", "sample", str(i).encode()) for i in range(QUEUE_MESSAGES + 5))
         dropped, messages = await reader.take(1)
         assert (dropped, len(messages), messages[0].body) == (5, QUEUE_MESSAGES, b"5")
-        reader.offer(Message("A", "sample", b"next"))
+        reader.offer([Message("A", "sample", b"next")])
         assert (await reader.take(1))[0] == 0
+
+    with_hub(use)
+
+
+def test_a_reader_of_all_packs_never_loses_the_newest_of_any_pack_or_kind() -> None:
+    """One transaction of more packs than the queue was long once left the fleet's page with the last 256 only."""
+
+    async def use(hub: Hub) -> None:
+        every = hub.subscribe(None)
+        packs = {f"P{i}" for i in range(2 * QUEUE_MESSAGES)}
+        hub.publish([outcome(*(block(pack, 2) for pack in packs))])
+        _, messages = await every.take(5)
+        newest = {message.pack_id: json.loads(message.body)["t_ns"] for message in messages}
+        assert newest == dict.fromkeys(packs, T0_NS + SECOND_NS)
+
+    with_hub(use)
+
+
+def test_a_reader_that_never_reads_holds_a_bounded_number_of_messages() -> None:
+    async def use(_: Hub) -> None:
+        reader = Subscriber(None)
+        reader.offer([Message("P0", "event", b"alarm")])
+        for commit in range(100):
+            reader.offer(Message(f"P{i}", "sample", str(commit).encode()) for i in range(300))
+        dropped, messages = await reader.take(1)
+        assert messages[0].body == b"alarm"
+        assert {m.pack_id: m.body for m in messages if m.kind == "sample"} == {f"P{i}": b"99" for i in range(300)}
+        assert len(messages) < 300 + 3 * QUEUE_MESSAGES
+        assert dropped + len(messages) == 1 + 100 * 300
 
     with_hub(use)
 
