@@ -14,7 +14,7 @@ from edge.mapping import ALARM, EXTRA
 from edge.mapping import Mapping as FieldMapping
 from edge.outbox_records import Measured
 from shared.block import Layout, block_of, pack_row
-from shared.fields import BALANCING, BY_NAME, CELL_V, SPANNED, STATES, TEMP_C
+from shared.fields import BALANCING, BALANCING_WORD_BITS, BY_NAME, CELL_V, SPANNED, STATES, TEMP_C
 from shared.records import Sample
 
 _SECOND_NS: Final = 1_000_000_000
@@ -127,7 +127,11 @@ class Assembler:
             quality[BALANCING] = next(iter(why.values()))
             return None
         if self._balancing == [BALANCING]:  # one signal holds them all
-            return int(values[0] or 0)
+            bits = int(values[0] or 0)
+            if not 0 <= bits < 1 << self.layout.balancing_words * BALANCING_WORD_BITS:
+                quality[BALANCING] = "out_of_range"
+                return None
+            return bits
         return sum(1 << i for i, value in enumerate(values) if value)
 
     def _standing(self, mono_ns: int, quality: dict[str, str]) -> tuple[str, ...]:

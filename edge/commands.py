@@ -149,7 +149,7 @@ def _replay(args: argparse.Namespace) -> int:
     from edge.clock import Clock
     from edge.mapping import load_mapping
     from edge.progress import ProgressLine
-    from edge.replay import Pace, opened_output, send_samples, write_samples
+    from edge.replay import MOST_PENDING, Pace, opened_output, send_samples, write_samples
     from edge.sources.replay import Notes, content_boot, count_lines, csv_samples, log_samples
 
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
@@ -162,11 +162,13 @@ def _replay(args: argparse.Namespace) -> int:
         raise ConfigError(f'"{pack_id}" cannot be the id of a pack: give one with --pack')
     notes = Notes()
     lines = count_lines(path)
+    told = ""
     if mapping.csv:
         rows, total = csv_samples(path, mapping, pack_id, notes), lines - 1
     else:
         sample_s = config.sample_s if config else 1.0
         rows, total = log_samples(path, mapping, pack_id, sample_s, args.channel, notes), 0
+        told = f"{sample_s} {args.channel}"
     clock = Clock("system")
     chunks = Pace(args.speed, clock).chunks(rows)
     line = ProgressLine(pack_id, total, lambda: clock.mono_ns() / 1e9)
@@ -175,15 +177,15 @@ def _replay(args: argparse.Namespace) -> int:
             done = write_samples(chunks, out, line.show)
     else:
         assert config is not None
-        told = send_samples(
+        done = send_samples(
             chunks,
             device=config.device,
-            boot=content_boot(path, mapping, pack_id),
+            boot=content_boot(path, mapping, pack_id, told),
             transport=_transport(config),
             clock=clock,
             shown=line.show,
-        )
-        done = told.acked
+            most_pending=MOST_PENDING if args.speed is None else 0,
+        ).acked
     line.end(done)
     _tell(notes, sys.stderr)
     return 0

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from edge.mapping import Mapping, Target
 from edge.tables import nearest
 from firmware_bridge.frames import FrameBatch
 from shared.errors import ConfigError
+
+_LARGEST: Final = 3.4e38
+"""What a float32 can hold: no field means more, and scaled integers of it stay finite numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,5 +107,7 @@ def put(target: Target, value: float, reason: str | None, values: dict[str, floa
             reasons[target.name] = "invalid"
         else:
             values[target.name] = known
+    elif abs(number := value * target.scale + target.offset) > _LARGEST:
+        reasons[target.name] = "out_of_range"
     else:
-        values[target.name] = value * target.scale + target.offset
+        values[target.name] = number

@@ -35,6 +35,8 @@ from shared.fields import (
     resolution,
 )
 
+LATEST_NS: Final = 1 << 61
+"""Neither the start of a CSV nor the time since then may be more, in ns: their sum is what the wire can carry."""
 CHEMISTRIES: Final = ("nmc", "lfp", "nca", "lmo", "lto")
 ALARM: Final = "alarm."
 EXTRA: Final = "extra."
@@ -143,6 +145,8 @@ def _csv(table: Table) -> CsvShape:
     step_s = table.number("step_s", 1.0, lo=0.001, hi=86_400.0)
     table.done()
     start_ns = 0 if start is None else round(start.timestamp() * 1000) * 1_000_000
+    if abs(start_ns) >= LATEST_NS:
+        raise table.fail("start", f"= {start} must lie before 2043")
     return CsvShape(time=time, start_ns=start_ns, step_s=step_s, pack_id=pack_id)
 
 

@@ -23,7 +23,7 @@ from shared.block import block_of
 from shared.errors import PacktwinError
 
 _CHUNK_ROWS: Final = 500
-_MOST_PENDING: Final = 4000
+MOST_PENDING: Final = 4000
 _PATIENCE_S: Final = 120.0
 _SECOND_NS: Final = 1_000_000_000
 _MAX_BYTES: Final = 256 << 20
@@ -51,11 +51,17 @@ class Pace:
             while chunk := list(islice(todo, _CHUNK_ROWS)):
                 yield chunk
             return
+        due: list[Measured] = []
         for row in todo:
             begun_ns, first_ns = self._begun = self._begun or (self._clock.mono_ns(), row.mono_ns)
             due_ns = begun_ns + (row.mono_ns - first_ns) / self._speed
+            if due and (due_ns > self._clock.mono_ns() or len(due) == _CHUNK_ROWS):
+                yield due
+                due = []
             time.sleep(max(due_ns - self._clock.mono_ns(), 0.0) / _SECOND_NS)
-            yield [row]
+            due.append(row)
+        if due:
+            yield due
 
 
 def write_samples(chunks: Iterable[list[Measured]], out: TextIO, shown: Callable[[int], None]) -> int:
@@ -87,9 +93,11 @@ def send_samples(
     transport: HttpTransport,
     clock: Clock,
     shown: Callable[[int, str], None],
+    most_pending: int = MOST_PENDING,
 ) -> Told:
     """Sends all Samples and waits for every Receipt. PacktwinError if the cloud refuses some or stays away.
 
+    most_pending: how many may wait for a Receipt before the next are read; 0 = each chunk goes up at once.
     The boot names the content, so what the cloud already has it acknowledges without storing it again.
     """
     with _scratch() as folder, _outbox(device, boot, folder, clock) as outbox:
@@ -98,7 +106,7 @@ def send_samples(
         for chunk in chunks:
             outbox.put(chunk)
             road.samples += len(chunk)
-            road.advance(_MOST_PENDING)
+            road.advance(most_pending)
         road.advance(0)
         if road.refused:
             reasons = {

@@ -7,7 +7,7 @@ import gzip
 import hashlib
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -15,7 +15,7 @@ from typing import IO, Final
 from edge.assemble import Assembler
 from edge.dbc import Dbc
 from edge.decode import Decoder, Fields, put
-from edge.mapping import CsvShape, Mapping
+from edge.mapping import LATEST_NS, CsvShape, Mapping
 from edge.outbox_records import Measured
 from edge.tables import nearest
 from firmware_bridge.frames import EXTENDED, REMOTE, FrameBatch
@@ -38,9 +38,15 @@ class Notes:
     errors: dict[str, int] | None = None
 
 
-def content_boot(path: Path, mapping: Mapping, pack_id: str) -> int:
-    """A boot id that follows from what is replayed: the same file sent twice is the same records."""
-    digest = hashlib.sha256(f"{pack_id}\n{mapping.csv}\n{mapping.digest_text}\n".encode())
+def content_boot(path: Path, mapping: Mapping, pack_id: str, told: str = "") -> int:
+    """A boot id that follows from what is replayed: the same file sent twice is the same records.
+
+    told: whatever else decides what the Samples are (of a log: sample_s and channel).
+    """
+    digest = hashlib.sha256(f"{pack_id}\n{mapping.csv}\n{mapping.digest_text}\n{told}".encode())
+    if mapping.dbc is not None:
+        with suppress(OSError):  # who decodes with it says what is wrong
+            digest.update(mapping.dbc.read_bytes())
     with _open(path) as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
@@ -76,6 +82,8 @@ def csv_samples(path: Path, mapping: Mapping, pack_id: str, notes: Notes) -> Ite
                 mono_ns = max(after_ns - first_ns, 0)
                 assembler.feed([_row_fields(row, columns, mapping, mono_ns)])
                 yield assembler.sample(mono_ns, shape.start_ns + after_ns)
+            if first_ns is None:
+                raise PacktwinError(f"{path} has no row below its header: give a file with data")
         except (csv.Error, UnicodeDecodeError) as error:
             raise PacktwinError(f"{path} line {rows.line_num}: not a CSV in UTF-8 ({error}): mend the file") from None
 
@@ -116,6 +124,11 @@ def log_samples(
         sample = close(due_ns)
         if sample is not None:
             yield sample
+    if not assembler.heard:
+        raise PacktwinError(
+            f"{path} has no frame that {mapping.path} knows ({decoder.frames} frames of {channel or 'any channel'}, "
+            f"{notes.bad_lines} lines that are none): check mapping and channel"
+        )
     notes.other_channels, notes.errors = tuple(others), dict(decoder.errors)
 
 
@@ -156,7 +169,10 @@ def _row_time(path: Path, line: int, row: list[str], at: int | None, shape: CsvS
     if at is None:
         return round(n * shape.step_s * 1e6) * 1000
     try:
-        return round(float(row[at]) * 1e6) * 1000
+        after_ns = round(float(row[at]) * 1e6) * 1000
+        if abs(after_ns) >= LATEST_NS:
+            raise ValueError
+        return after_ns
     except (ValueError, OverflowError):
         raise PacktwinError(f'{path} line {line}: "{row[at]}" in {shape.time} is no time in s: mend the file') from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +142,49 @@ def test_without_an_uplink_or_an_output_it_says_what_to_do(folder: Path, capsys:
     arguments = ["replay", str(folder / "trip.csv"), "--mapping", str(folder / "m.toml")]
     assert main([*arguments, "--config", str(folder / "edge.toml")]) == 2
     assert "-o" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("time", ["1e15", "-1e15", "1e300", "9e9", "inf", "nan", "noon"])
+def test_a_time_that_cannot_be_is_one_sentence(folder: Path, capsys: pytest.CaptureFixture[str], time: str) -> None:
+    """A time of a million years was more than an int64 holds: a stack trace."""
+    (folder / "trip.csv").write_text(f"t,V,soc,T1,T2,n\n{time},1,1,1,1,1\n")
+    assert main(["replay", str(folder / "trip.csv"), "--mapping", str(folder / "m.toml"), "-o", "-"]) == 1
+    assert "line 2" in capsys.readouterr().err
+
+
+def test_a_start_beyond_all_time_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "m.toml").write_text(MAPPING.replace("2026-01-01", "9999-01-01"))
+    assert main(["replay", str(folder / "trip.csv"), "--mapping", str(folder / "m.toml"), "-o", "-"]) == 2
+    assert "2043" in capsys.readouterr().err
+
+
+def test_numbers_that_no_field_can_hold_are_none_with_a_reason(folder: Path) -> None:
+    """A 1e308 scaled to its resolution was infinite and ended the replay, or the agent."""
+    (folder / "m.toml").write_text(MAPPING + 'balancing = { from = "B" }\n')
+    (folder / "trip.csv").write_text("t,V,soc,T1,T2,n,B\n0,1e308,1e308,-1e308,1,1e308,-1\n1,1,1,1,1,1,1e300\n")
+    first, second = replayed(folder)
+    assert first["quality"] == dict.fromkeys(
+        ("pack_v", "soc_bms", "temp_c[0]", "extra.note", "balancing"), "out_of_range"
+    )
+    assert first["pack_v"] is first["balancing"] is second["balancing"] is None
+    assert second["quality"] == {"balancing": "out_of_range"}
+
+
+@pytest.mark.parametrize(("file", "text"), [("trip.csv", "t,V,soc,T1,T2,n\n"), ("drive.log", "not a frame\n")])
+def test_a_file_without_a_sample_is_no_success(
+    folder: Path, capsys: pytest.CaptureFixture[str], file: str, text: str
+) -> None:
+    (folder / file).write_text(text)
+    mapping = folder / "m.toml" if file.endswith("csv") else SAMPLES / "mapping.toml"
+    assert main(["replay", str(folder / file), "--mapping", str(mapping), "-o", "-"]) == 1
+    assert file in capsys.readouterr().err
+
+
+def test_another_interval_or_dbc_makes_other_records_of_a_log(folder: Path) -> None:
+    """The cloud took the samples of a second channel or interval for those that it already had, and dropped them."""
+    (folder / "drive.log").write_text("(1.0) can0 123#00\n")
+    (folder / "own.dbc").write_text("one")
+    mapping = replace(load_mapping(SAMPLES / "mapping.toml"), dbc=folder / "own.dbc")
+    boots = {content_boot(folder / "drive.log", mapping, "A", told) for told in ("1.0 None", "0.5 None", "1.0 can1")}
+    (folder / "own.dbc").write_text("two")
+    assert len(boots | {content_boot(folder / "drive.log", mapping, "A", "1.0 None")}) == 4

@@ -18,12 +18,12 @@ def cloud() -> FakeCloud:
     return FakeCloud()
 
 
-def replay(folder: Path, url: str) -> int:
+def replay(folder: Path, url: str, speed: str = "max", rows: int = ROWS) -> int:
     (folder / "m.toml").write_text(MAPPING)
-    (folder / "trip.csv").write_text("t,V\n" + "".join(f"{n},{n % 400}\n" for n in range(ROWS)))
+    (folder / "trip.csv").write_text("t,V\n" + "".join(f"{n},{n % 400}\n" for n in range(rows)))
     source = '[[source]]\npack_id = "A"\nchannel = "c"\nmapping = "mapping.toml"\n'
     (folder / "edge.toml").write_text(f'device = "d"\n[uplink]\nurl = "{url}"\n{source}')
-    arguments = ["--mapping", str(folder / "m.toml"), "--config", str(folder / "edge.toml"), "--speed", "max"]
+    arguments = ["--mapping", str(folder / "m.toml"), "--config", str(folder / "edge.toml"), "--speed", speed]
     return main(["replay", str(folder / "trip.csv"), *arguments])
 
 
@@ -52,3 +52,10 @@ def test_plain_http_beyond_this_machine_is_refused_before_anything_is_sent(
 ) -> None:
     assert replay(tmp_path, "http://cloud.example") == 2
     assert "https://" in capsys.readouterr().err
+
+
+def test_a_paced_replay_goes_up_while_it_runs(tmp_path: Path, cloud: FakeCloud) -> None:
+    """Nothing went up before 4000 rows waited: a trip at its own speed was not seen for an hour."""
+    with served(cloud) as url:
+        assert replay(tmp_path, url, "20", rows=11) == 0
+    assert len(cloud.batches) >= 5
