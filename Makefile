@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: setup run status logs stop psql vcan replay-i3 test test-all check bench smoke lock clean help
+.PHONY: setup run status logs stop psql cloud vcan replay-i3 test test-all check bench smoke lock clean help
 
 PY := .venv/bin/python
 RUN := $(PY) deploy/local/run.py
@@ -33,6 +33,9 @@ stop: $(STAMPS)/run ## end what runs
 
 psql: $(STAMPS)/run ## psql on the running database; `make -s psql < query.sql`
 	@$(RUN) psql
+
+cloud: $(STAMPS)/run ## a command of the cloud on the running database: ARGS="pack list"
+	@$(RUN) with database -- $(PY) -m cloud $(ARGS)
 
 vcan: ## create virtual CAN buses vcan0 vcan1 vcan2, where the kernel has them
 	@sh deploy/local/vcan 3
@@ -68,7 +71,7 @@ lock: $(STAMPS)/dev ## write requirements.lock anew from pyproject.toml
 
 clean: ## remove what was built and installed; the data in .local only with DATA=1
 	@test ! -e .local/run/state.json || { echo "packtwin: runs here or was killed; 'make stop' first" >&2; exit 2; }
-	@rm -rf .venv build dist *.egg-info cloud/web/dist cloud/web/node_modules .mypy_cache .ruff_cache .pytest_cache \
+	@rm -rf .venv build dist *.egg-info cloud/web/dist cloud/web/build cloud/web/node_modules .mypy_cache .ruff_cache .pytest_cache \
 	  .hypothesis .import_linter_cache htmlcov .coverage
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@test "$(DATA)" != 1 || { case $$(readlink .local/pg) in /var/lib/packtwin/*/pg) rm -rf "$$(dirname "$$(readlink .local/pg)")";; esac; \

@@ -34,8 +34,8 @@ def run(paths: stack.Paths) -> int:
     with alone(paths), foreground():
         at = stack.login(settings, paths)
         # The upper ones first: a busy port is told before anything is made for the database.
-        upper = [stack.api(settings, at), stack.cars(settings, paths), stack.agent(settings, paths)]
-        with running([stack.database(settings, at, paths), *upper], settings, at, paths) as supervisor:
+        upper = [stack.api(settings, at), stack.cars(settings, at, paths), stack.agent(settings, paths)]
+        with running([stack.database(settings, at, paths), *upper], settings, at, paths, say) as supervisor:
             say(f"\n  open http://localhost:{settings.cloud.api_port}    (Ctrl-C or 'make stop' ends it)\n")
             supervisor.keep()
     return 0
@@ -56,7 +56,11 @@ def alone(paths: stack.Paths) -> Iterator[None]:
 
 @contextlib.contextmanager
 def running(
-    services: Sequence[Service], settings: Settings, at: postgres.Login, paths: stack.Paths
+    services: Sequence[Service],
+    settings: Settings,
+    at: postgres.Login,
+    paths: stack.Paths,
+    tell: Callable[[str], None],
 ) -> Iterator[Supervisor]:
     """Runs the services while the body runs; all are down when this ends, however it ends. Stopped: a signal came."""
     me = identify(os.getpid())
@@ -68,7 +72,7 @@ def running(
         found = state.State(supervisor=me, api_url=stack.api_url(settings), database=told, services=tuple(rows))
         state.write(paths.state, found)
 
-    supervisor = Supervisor(services, paths.logs, say, publish)
+    supervisor = Supervisor(services, paths.logs, tell, publish)
     supervisor.on_signals()
     try:
         supervisor.start()
@@ -76,7 +80,7 @@ def running(
     finally:
         supervisor.stop()
         paths.state.unlink(missing_ok=True)
-        say("packtwin has stopped")
+        tell("packtwin has stopped")
 
 
 @contextlib.contextmanager
@@ -198,7 +202,7 @@ def with_services(paths: stack.Paths, names: str, *command: str) -> int:
         }
         if set(wanted) - set(makers):
             raise ConfigError(f"with: {names} is not a list of {', '.join(makers)}")
-        with running([makers[name]() for name in wanted], settings, at, paths):
+        with running([makers[name]() for name in wanted], settings, at, paths, aside):
             return _call(command, settings, at, stack.api_url(settings))
 
 
@@ -227,6 +231,12 @@ def say(sentence: str) -> None:
     """Prints a line at once, also into a pipe; a terminal that went away does not disturb the services."""
     with contextlib.suppress(OSError):
         print(sentence, flush=True)
+
+
+def aside(sentence: str) -> None:
+    """Says it on stderr: stdout belongs to the command that the services run for."""
+    with contextlib.suppress(OSError):
+        print(sentence, file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import signal
 import subprocess
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -115,14 +115,19 @@ def described(code: int) -> str:
     return f"exit code {code}"
 
 
-def answers(url: str) -> bool:
-    """Returns whether an HTTP server of this machine answers 200 there; no proxy is asked."""
+def asked(url: str) -> bytes | None:
+    """Returns what an HTTP server of this machine answers there; None unless it is a 200. No proxy is asked."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=3) as answer:
-            return bool(answer.status == 200)
-    except (OSError, urllib.error.URLError, ValueError):
-        return False
+            return answer.read() if answer.status == 200 else None
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+
+
+def answers(url: str) -> bool:
+    """Returns whether an HTTP server of this machine answers 200 there."""
+    return asked(url) is not None
 
 
 def last_words(log: Path) -> str:

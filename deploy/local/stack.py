@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import json
 import os
 import secrets
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +18,13 @@ from pathlib import Path
 import ports
 import postgres
 import state
-from services import Service, answers
+from services import Service, answers, asked
 from settings import ROOT, Settings
 
 from shared.errors import ConfigError, PacktwinError
 
 LOCAL = ROOT / ".local"
+SAMPLE_MAPPING = ROOT / "edge" / "samples" / "mapping.toml"  # what the simulated cars and their packs are
 DATABASE_PORT, EDGE_PORT, METRICS_PORT = 5432, 5002, 9100
 GENERATED = "# Written by make run at every start. To keep your own version, remove this line."
 ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -51,6 +55,10 @@ class Paths:
     @property
     def edge(self) -> Path:
         return self.local / "edge"
+
+    @property
+    def packs(self) -> Path:
+        return self.local / "run" / "packs.csv"
 
     @property
     def secrets(self) -> Path:
@@ -126,14 +134,18 @@ def api_url(settings: Settings) -> str:
 
 def migrate(environment: Mapping[str, str]) -> None:
     """Brings the schema up to date; PacktwinError with the command's own sentence when it fails."""
-    command = [sys.executable, "-m", "cloud", "migrate"]
+    _cloud(environment, "migrate")
+
+
+def _cloud(environment: Mapping[str, str], *arguments: str) -> None:
+    command = [sys.executable, "-m", "cloud", *arguments]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         words = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
-        raise PacktwinError(f"cloud migrate failed: {words[-1]}")
+        raise PacktwinError(f"cloud {arguments[0]} failed: {words[-1]}")
 
 
-def cars(settings: Settings, paths: Paths) -> Service:
+def cars(settings: Settings, at: postgres.Login, paths: Paths) -> Service:
     """Returns the simulated cars: on vcan0.. where these are up, else each on a serial port like an adapter's."""
     packs = pack_ids(settings)
     buses = vcan_buses(settings.cars)
@@ -144,8 +156,23 @@ def cars(settings: Settings, paths: Paths) -> Service:
         command=[sys.executable, "-m", "firmware_bridge", "sim", "--cars", str(settings.cars), *where],
         environment=_environment(settings, {}),
         cwd=ROOT,
+        prepare=lambda: describe_packs(packs, api_url(settings), _environment(settings, at.environment()), paths),
         ready=lambda: bool(buses) or all((paths.cars / pack).exists() for pack in packs),
     )
+
+
+def describe_packs(packs: Sequence[str], url: str, environment: Mapping[str, str], paths: Paths) -> None:
+    """Tells the cloud what the simulated packs are, and that they are simulated; what it knows already stays."""
+    told = {pack: json.loads(asked(f"{url}/api/v1/packs/{pack}") or b"{}") for pack in packs}
+    new = [pack for pack in packs if not told[pack].get("chemistry")]
+    if not new:
+        return
+    facts = tomllib.loads(SAMPLE_MAPPING.read_text(encoding="utf-8"))["pack"]
+    with paths.packs.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["pack_id", *facts, "tags"])
+        table.writerows([pack, *facts.values(), "simulated"] for pack in new)
+    _cloud(environment, "pack", "import", str(paths.packs))
 
 
 def agent(settings: Settings, paths: Paths) -> Service:

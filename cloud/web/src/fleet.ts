@@ -1,6 +1,6 @@
 /** Which packs are shown, and in which order. */
 
-import { type Pack, type Sample, STALE_AFTER_S, hottest_c, seconds, spread_mv, statusOf } from "./records.ts";
+import { type Pack, type Sample, STALE_AFTER_S, hottest_c, seconds, spread_mv, statusOf, tagsOf } from "./records.ts";
 
 export const FILTERS = ["all", "critical", "warning", "stale"] as const;
 export type Filter = (typeof FILTERS)[number];
@@ -33,10 +33,8 @@ function belongs(pack: Pack, filter: Filter, now_s: number): boolean {
 }
 
 function mentions(pack: Pack, words: readonly string[]): boolean {
-  const tags = pack.tags ? Object.values(pack.tags) : [];
-  const text = [pack.pack_id, pack.device, pack.vehicle, pack.fleet, pack.chemistry, pack.latest?.state, ...tags]
-    .join(" ")
-    .toLowerCase();
+  const { pack_id, device, vehicle, fleet, chemistry, latest } = pack;
+  const text = [pack_id, device, vehicle, fleet, chemistry, latest?.state, ...tagsOf(pack)].join(" ").toLowerCase();
   return words.every((word) => text.includes(word));
 }
 

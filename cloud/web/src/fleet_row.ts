@@ -2,17 +2,17 @@
 
 import { Bar, Reading, StatusPill } from "./reading.ts";
 import { el, setAttribute, setText } from "./dom.ts";
-import { type Pack, type Sample, hottest_c, spread_mv, STALE_AFTER_S, seconds, statusOf } from "./records.ts";
+import { type Pack, type Sample, hottest_c, spread_mv, STALE_AFTER_S, seconds, statusOf, tagsOf } from "./records.ts";
 import { Sparkline, type Trend } from "./sparkline.ts";
 import { ageWords, decimal, fieldText, flowWords, missing, stateWords } from "./words.ts";
 
 const NO_DATA = "–";
 
-/** "nmc · 96s2p · 172 Ah · car CAR_001 · fleet A", of what is known. */
+/** "NMC · 96s2p · 172 Ah · CAR_001 · north · taxi", of what is known: what it is, its vehicle, fleet and tags. */
 export function packWords(pack: Pack): string {
   const shape = pack.series ? `${pack.series}s${pack.parallel ?? 1}p` : null;
   const capacity = pack.nominal_ah ? `${decimal(pack.nominal_ah, pack.nominal_ah < 10 ? 1 : 0)} Ah` : null;
-  const parts = [pack.chemistry?.toUpperCase(), shape, capacity, pack.vehicle, pack.fleet];
+  const parts = [pack.chemistry?.toUpperCase(), shape, capacity, pack.vehicle, pack.fleet, ...tagsOf(pack)];
   return parts.filter(Boolean).join(" · ");
 }
 

@@ -114,3 +114,8 @@ export function statusOf(pack: Pack): Status | null {
   if (pack.status === "critical" || alarms.some((alarm) => !alarm.endsWith(":warning"))) return "critical";
   return alarms.length ? "warning" : pack.status;
 }
+
+/** What people call the pack beside its name; on plain lists and on name-to-value tags alike. */
+export function tagsOf(pack: Pack): string[] {
+  return Object.values(pack.tags ?? {});
+}

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { linkWords } from "../src/connection.ts";
 import { choose } from "../src/fleet.ts";
+import { packWords } from "../src/fleet_row.ts";
 import type { Pack } from "../src/records.ts";
 import { Series } from "../src/series.ts";
 import { Trend, sparkPath } from "../src/sparkline.ts";
@@ -25,6 +26,12 @@ test("a missing number is said in words, never as 0", () => {
   assert.equal(missing(sample, "cell_v[12]"), "out of range");
   assert.equal(missing(sample, "temp_c[3]"), "stale");
   assert.equal(fieldText("current_a", 0), "0.0");
+});
+
+test("a pack is told with its tags, so that a simulated one says so", () => {
+  const simulated = { ...pack("B1", 0.5, 1, "good"), vehicle: null, fleet: null, tags: ["simulated"] };
+  assert.equal(packWords(simulated), "NMC · 96s1p · 60 Ah · simulated");
+  assert.equal(packWords({ ...simulated, chemistry: null, series: null, nominal_ah: null, tags: {} }), "");
 });
 
 test("percent exists on the screen only", () => assert.equal(fieldText("soc_bms", 0.634), "63.4"));
