@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.block import Floats, Ints, Layout, SampleBlock
-from shared.fields import BALANCING_WORD_BITS, FLOAT32, NULL, SCALARS
+from shared.fields import BALANCING_WORD_BITS, FLOAT32, NULL, SCALARS, resolution
 
 HEADER: Final = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 TRAILER: Final = b"\xff\xff"
@@ -35,7 +35,10 @@ _DERIVED: Final = {
     "temp_max_c": ("temps", np.fmax),
 }
 _FLAGS: Final = tuple(s.name for s in SCALARS if s.kind == "bool")
-_ARRAYS: Final = {"cell_v": "cells", "temp_c": "temps", "extra": "extras"}
+_ARRAYS: Final = ("cell_mv", "cell_v", "temp_dc", "temp_c", "extra")
+_SMALL: Final = {("cells", resolution(0.001)): "cell_mv", ("temps", resolution(0.1)): "temp_dc"}
+"""Arrays of the usual resolution are small integers: a fifth of the bytes of a row of 96 cells."""
+_FINE: Final = {"cells": "cell_v", "temps": "temp_c", "extras": "extra"}
 _KINDS: Final[dict[str, str]] = (
     dict.fromkeys((*_FLOATS, *_SPANS, *_DERIVED), ">f8") | {"state": ">i2"} | dict.fromkeys(_FLAGS, "u1")
 )
@@ -44,13 +47,28 @@ _INTS: Final = {"mono_ns": ">i8", "boot": ">i8", "seq": ">i8", "pack_key": ">i4"
 _WHEN: Final = {True: {"t": ">i8", "t_ns": ">i8"}, False: {"not_before": ">i8", "not_after": ">i8"}}
 _FLOAT8_OID: Final = 701
 _TEXT_OID: Final = 25
-_ELEMENT: Final = np.dtype([("length", ">i4"), ("value", ">f8")])
+_INT2_OID: Final = 21
+_ELEMENTS: Final = {
+    _INT2_OID: np.dtype([("length", ">i4"), ("value", ">i2")]),
+    _FLOAT8_OID: np.dtype([("length", ">i4"), ("value", ">f8")]),
+}
 _ARRAY_HEAD: Final = np.dtype([("dims", ">i4"), ("nulls", ">i4"), ("oid", ">i4"), ("size", ">i4"), ("lower", ">i4")])
 
 
 def columns(dated: bool) -> tuple[str, ...]:
     """The columns that the rows have, in order: of `sample` when dated, else of `sample_undated`."""
     return (*_WHEN[dated], *_INTS, *_KINDS, "extra_layout", "balancing", *_ARRAYS, "alarms", "quality")
+
+
+def arrays_of(layout: Layout) -> dict[str, tuple[slice, int]]:
+    """The array columns that rows of this layout fill: where their values stand in a row, and their element type."""
+    found = {}
+    for group, step in (("cells", layout.cell_step), ("temps", layout.temp_step), ("extras", None)):
+        at = layout.slices[group]
+        if at.start < at.stop:
+            small = _SMALL.get((group, step)) if step else None
+            found[small or _FINE[group]] = (at, _INT2_OID if small else _FLOAT8_OID)
+    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -178,7 +196,7 @@ def _encode_group(rows: Rows, bounds_us: tuple[int, int] | None) -> Iterator[byt
 
 def _encode_piece(rows: Rows, bounds_us: tuple[int, int] | None) -> bytes | memoryview:
     values = _values(rows)
-    scalars, arrays = _scalars(rows.layout, values), {n: values[rows.layout.slices[s]] for n, s in _ARRAYS.items()}
+    scalars, arrays = _scalars(rows.layout, values), arrays_of(rows.layout)
     complete = not np.isnan(values).any()
     missing = {} if complete else {name: np.isnan(column) for name, column in scalars.items()}
     balancing, unbalanced = _balancing(rows)
@@ -206,13 +224,12 @@ def _encode_piece(rows: Rows, bounds_us: tuple[int, int] | None) -> bytes | memo
         if name not in absent:
             is_whole = not complete and (name in _FLAGS or name == "state")
             record[name] = np.where(missing[name], 0, column) if is_whole else column
-    for name, matrix in arrays.items():
-        if matrix.size:
-            record[name]["value"] = matrix.T
+    for name, (at, oid) in arrays.items():
+        record[name]["value"] = rows.rows[at].T if oid == _INT2_OID else values[at].T
     if balancing is not None and "balancing" in shape.dtype.fields:  # type: ignore[operator]
         record["balancing"] = balancing
     some = {name: mask for name, mask in missing.items() if name not in absent and mask.any()}
-    holes = {} if complete else {name: np.isnan(matrix).T for name, matrix in arrays.items() if matrix.size}
+    holes = {} if complete else {name: np.isnan(values[at]).T for name, (at, _) in arrays.items()}
     holes = {name: mask for name, mask in holes.items() if mask.any()}
     if unbalanced.any() and not unbalanced.all():
         some["balancing"] = unbalanced
@@ -229,7 +246,7 @@ def _squeezed(record: Any, some: dict[str, npt.NDArray[np.bool_]], holes: dict[s
             kept["balancing_bits"][mask] = 0
         kept[name][mask] = np.zeros(1, record.dtype[name])[0]
     for name, mask in holes.items():
-        record[f"{name}#"] -= 8 * mask.sum(axis=1, dtype=np.int32)
+        record[f"{name}#"] -= record[name].dtype["value"].itemsize * mask.sum(axis=1, dtype=np.int32)
         record[f"{name}_head"]["nulls"] = mask.any(axis=1)
         record[name]["length"][mask] = -1
         kept[name]["value"][mask] = 0
@@ -311,29 +328,25 @@ def _shape(
         bits = layout.balancing_words * BALANCING_WORD_BITS
         fields += [("balancing#", ">i4"), ("balancing_bits", ">i4"), ("balancing", "u1", (balancing_bytes,))]  # type: ignore[list-item]
         constants |= {"balancing#": 4 + balancing_bytes, "balancing_bits": bits}
-    for name, group in _ARRAYS.items():
-        size = layout.slices[group].stop - layout.slices[group].start
-        if not size:
+    arrays = arrays_of(layout)
+    for name in _ARRAYS:
+        if name not in arrays:
             put(name, None)
             continue
-        fields += [(f"{name}#", ">i4"), (f"{name}_head", _ARRAY_HEAD), (name, _ELEMENT, (size,))]  # type: ignore[list-item]
-        constants[f"{name}#"] = _ARRAY_HEAD.itemsize + size * _ELEMENT.itemsize
-        constants[f"{name}_head"] = (1, 0, _FLOAT8_OID, size, 1)
+        at, oid = arrays[name]
+        size, element = at.stop - at.start, _ELEMENTS[oid]
+        fields += [(f"{name}#", ">i4"), (f"{name}_head", _ARRAY_HEAD), (name, element, (size,))]  # type: ignore[list-item]
+        constants[f"{name}#"] = _ARRAY_HEAD.itemsize + size * element.itemsize
+        constants[f"{name}_head"] = (1, 0, oid, size, 1)
     for name, value in (("alarms", alarms), ("quality", quality)):
         put(name, None if value is None else f"V{len(value)}", value)
     dtype = np.dtype(fields)
     template = np.zeros(1, dtype)
     for name, value in constants.items():
         template[name] = np.frombuffer(value, f"V{len(value)}") if isinstance(value, bytes) else value
-    for name in _ARRAYS:
-        if name in fields_of(dtype):
-            template[name]["length"] = 8
+    for name, (_, oid) in arrays.items():
+        template[name]["length"] = _ELEMENTS[oid]["value"].itemsize
     return _Shape(dtype, template.view(np.uint8))
-
-
-def fields_of(dtype: np.dtype[Any]) -> tuple[str, ...]:
-    """The field names of a structured dtype."""
-    return dtype.names or ()
 
 
 def _alarm_bytes(codes: tuple[str, ...]) -> bytes | None:

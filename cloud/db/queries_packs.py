@@ -18,6 +18,11 @@ Row = dict[str, Any]
 
 _TIMEOUT: Final = "SET statement_timeout = '15s'; SET default_transaction_read_only = on"
 _EMPTY_JSON: Final[dict[str, Any]] = {"limits": {}, "tags": []}
+ARRAYS: Final[dict[str, LiteralString]] = {
+    "cell_v": "measured(s.cell_mv, 1000, s.cell_v)",
+    "temp_c": "measured(s.temp_dc, 10, s.temp_c)",
+}
+"""How a row `s` of `sample` gives its arrays."""
 _SCALAR_NAMES: Final = tuple(name for spec in SCALARS for name in spec.names if spec.kind != "state")
 
 
@@ -89,7 +94,8 @@ def _newest_samples(conn: Connection, pack_id: str | None) -> list[Row]:
         f"""
         SELECT p.pack_id, d.device, boot_hex(s.boot) AS boot, s.seq, s.mono_ns, s.t_ns,
                state_name(s.state) AS state, {", ".join("s." + name for name in _SCALAR_NAMES)},
-               s.cell_v, s.temp_c, s.balancing::text AS balancing, s.alarms, s.quality,
+               {", ".join(f"{how} AS {name}" for name, how in ARRAYS.items())},
+               s.balancing::text AS balancing, s.alarms, s.quality,
                x.names AS extra_names, s.extra
         FROM latest l
         JOIN pack p USING (pack_key)

@@ -12,7 +12,7 @@ from psycopg import sql
 from psycopg.rows import tuple_row
 
 from cloud.db.connect import Connection
-from cloud.db.queries_packs import Row, ask
+from cloud.db.queries_packs import ARRAYS, Row, ask
 from shared.fields import EXTRA_NAME, SCALARS
 
 _FLOATS: Final = frozenset(name for spec in SCALARS if spec.kind == "float" for name in spec.names)
@@ -62,8 +62,8 @@ def _value(name: str) -> Value:
         return _ROW_ONLY[name]
     if name == "state":
         return sql.SQL("state_name(s.state)")
-    if name in ("cell_v", "temp_c"):
-        return sql.SQL("coalesce({}, '{{}}')").format(sql.Identifier("s", name))
+    if name in ARRAYS:
+        return sql.SQL(ARRAYS[name])
     element = _ELEMENT.fullmatch(name)
     if element:
         return _element(element[1], int(element[2]))
@@ -73,7 +73,13 @@ def _value(name: str) -> Value:
 
 
 def _element(name: str, position: int) -> Value:
-    return sql.SQL("{}[{}]").format(sql.Identifier("s", name), sql.Literal(position + 1))
+    small, per_unit = ("cell_mv", 1000.0) if name == "cell_v" else ("temp_dc", 10.0)
+    return sql.SQL("coalesce({small}[{at}] / {per_unit}::float8, {fine}[{at}])").format(
+        small=sql.Identifier("s", small),
+        fine=sql.Identifier("s", name),
+        at=sql.Literal(position + 1),
+        per_unit=sql.Literal(per_unit),
+    )
 
 
 def _folded(name: str, sizes: Row) -> Value:
@@ -141,7 +147,8 @@ def _sizes(conn: Connection, pack_key: int, until: datetime) -> Row:
     found = ask(
         conn,
         """
-        SELECT coalesce(cardinality(cell_v), 0) AS cell_v, coalesce(cardinality(temp_c), 0) AS temp_c
+        SELECT coalesce(cardinality(cell_mv), cardinality(cell_v), 0) AS cell_v,
+               coalesce(cardinality(temp_dc), cardinality(temp_c), 0) AS temp_c
         FROM sample WHERE pack_key = %s AND t <= %s ORDER BY t DESC LIMIT 1
         """,
         (pack_key, until),

@@ -13,7 +13,9 @@ from cloud.db.queries_packs import Row, ask
 from cloud.db.rollups import METRICS
 
 NAMES: Final = ("pack_v", "current_a", "soc_bms", "soh_bms", "temp_max_c", "cycles", "power_w")
-_HOURS_FROM_S: Final = 3600
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_INSTANT, _MINUTE, _HOUR = timedelta(microseconds=1), timedelta(minutes=1), timedelta(hours=1)
+_HOUR_NS: Final = 3600 * 10**9
 _HOURS_FROM: Final = timedelta(days=14)
 _PARTS: Final = ("n", "avg", "min", "max")
 
@@ -29,20 +31,19 @@ def fold(
 ) -> list[Row]:
     """Steps of `width_ns` in [since, until], oldest first: t_ns of the begin, n, and _avg _min _max of each of NAMES.
 
-    rollups: long times are read from them (then the first minute may begin before `since`, and `state` is null);
-    else from the samples, and `state` is the last one of the step.
+    rollups: whole minutes and hours that are up to date are read from them (`state` is null then); the rest, and
+    without `rollups` all, from the samples, and `state` is the last one of the step. Either way the figures are the same.
     """
     values: Row = {"pack_key": pack_key, "since": since, "until": until, "width": width_ns}
     if not rollups:
         source = _from_samples("t_ns")
     else:
-        by_hours = width_ns >= _HOURS_FROM_S * 10**9 and until - since > _HOURS_FROM
-        values["minutes_to"] = max(since, _newest(conn, "samples_1m", pack_key) or since)
-        values["hours_to"] = (_newest(conn, "samples_1h", pack_key) if by_hours else None) or datetime.min
-        values["hours_to"] = min(max(values["hours_to"].replace(tzinfo=UTC), since), values["minutes_to"])
+        by_hours = width_ns >= _HOUR_NS and until - since > _HOURS_FROM
+        values |= _marks(conn, pack_key, since, by_hours=by_hours)
         source = sql.SQL(" UNION ALL ").join(
-            (_from_rollup("samples_1h", "since", "hours_to"), _from_rollup("samples_1m", "hours_to", "minutes_to"),
-             _from_samples("minute"))
+            (_from_samples("minute", "since", "minutes_from"), _from_rollup("samples_1m", "minutes_from", "hours_from"),
+             _from_rollup("samples_1h", "hours_from", "hours_to"),
+             _from_rollup("samples_1m", "hours_to", "minutes_to"), _from_samples("minute", "minutes_to"))
         )  # fmt: skip
     query = sql.SQL(
         "SELECT at / %(width)s * %(width)s AS t_ns, sum(n)::int8 AS n, max(state) AS state, {means}"
@@ -74,12 +75,33 @@ def newest_prediction(conn: Connection, pack_key: int) -> Row:
     return found[0] if found else {}
 
 
-def _newest(conn: Connection, table: str, pack_key: int) -> datetime | None:
-    """The newest bucket of a rollup: it may still lack rows, so it and what follows is taken from finer data."""
-    query = sql.SQL("SELECT max(bucket) AS t FROM {} WHERE pack_key = %s").format(sql.Identifier(table))
-    with conn.cursor(row_factory=dict_row, binary=True) as cursor:
-        row = cursor.execute(query, (pack_key,)).fetchone()
-    return row["t"] if row else None
+def _marks(conn: Connection, pack_key: int, since: datetime, *, by_hours: bool) -> dict[str, datetime]:
+    """Where samples give way to minutes, those to hours, and back: minutes_from <= hours_from <= hours_to <= minutes_to.
+
+    The newest bucket may still lack rows, and so may each that late rows are noted for: what follows is read finer.
+    """
+    found = ask(
+        conn,
+        """
+        SELECT (SELECT max(bucket) FROM samples_1m WHERE pack_key = %(key)s) AS minute,
+               (SELECT max(bucket) FROM samples_1h WHERE pack_key = %(key)s) AS hour,
+               (SELECT to_timestamp(min(minute) * 60.0::float8)
+                FROM rollup_todo, unnest(pack_keys, minutes) AS u (pack_key, minute) WHERE pack_key = %(key)s) AS late
+        """,
+        {"key": pack_key},
+    )[0]
+    minutes_from = _whole(since + _MINUTE - _INSTANT, _MINUTE)
+    done = min(found["minute"] or since, found["late"] or datetime.max.replace(tzinfo=UTC))
+    minutes_to = max(minutes_from, done)
+    hours_from = _whole(since + _HOUR - _INSTANT, _HOUR)
+    hours_to = _whole(min(found["hour"] or since, minutes_to), _HOUR)
+    if not by_hours or hours_to <= hours_from:
+        hours_from = hours_to = minutes_to
+    return {"minutes_from": minutes_from, "hours_from": hours_from, "hours_to": hours_to, "minutes_to": minutes_to}
+
+
+def _whole(t: datetime, unit: timedelta) -> datetime:
+    return t - (t - _EPOCH) % unit
 
 
 def _mean(name: str) -> sql.Composable:
@@ -91,29 +113,27 @@ def _mean(name: str) -> sql.Composable:
 
 def _from_rollup(table: str, since: str, until: str) -> sql.Composable:
     columns = sql.SQL(", ").join(sql.Identifier(f"{name}_{part}") for name in NAMES for part in _PARTS)
-    unit = sql.Literal("hour" if table == "samples_1h" else "minute")
     return sql.SQL(
         "SELECT (extract(epoch FROM bucket) * 1000000000)::int8 AS at, n, NULL::int AS state, {columns} FROM {table}"
-        " WHERE pack_key = %(pack_key)s AND bucket >= date_trunc({unit}, {since}) AND bucket < {until}"
+        " WHERE pack_key = %(pack_key)s AND bucket >= {since} AND bucket < {until}"
     ).format(
-        columns=columns, table=sql.Identifier(table), unit=unit,
-        since=sql.Placeholder(since), until=sql.Placeholder(until),
+        columns=columns, table=sql.Identifier(table), since=sql.Placeholder(since), until=sql.Placeholder(until)
     )  # fmt: skip
 
 
-def _from_samples(by: str) -> sql.Composable:
-    """Groups of samples: by steps of the width (`t_ns`) over all the time, or by minute where no rollup serves."""
+def _from_samples(by: str, since: str = "since", before: str | None = None) -> sql.Composable:
+    """Groups of samples from `since` on: by steps of the width (`t_ns`), or by minute where no rollup serves."""
     columns = sql.SQL(", ").join(map(_metric, NAMES))
     if by == "t_ns":
-        at, floor = sql.SQL("t_ns / %(width)s * %(width)s"), sql.SQL("%(since)s")
+        at = sql.SQL("t_ns / %(width)s * %(width)s")
         state = sql.SQL("(array_agg(state ORDER BY t DESC, seq DESC))[1]")
     else:
-        at, floor = sql.SQL("t_ns / 60000000000 * 60000000000"), sql.SQL("%(minutes_to)s")
-        state = sql.SQL("NULL::int")
+        at, state = sql.SQL("t_ns / 60000000000 * 60000000000"), sql.SQL("NULL::int")
+    end = sql.SQL("t <= %(until)s") if before is None else sql.SQL("t < {}").format(sql.Placeholder(before))
     return sql.SQL(
         "SELECT {at} AS at, count(*) AS n, {state} AS state, {columns} FROM sample"
-        " WHERE pack_key = %(pack_key)s AND t >= {floor} AND t <= %(until)s GROUP BY 1"
-    ).format(at=at, state=state, columns=columns, floor=floor)
+        " WHERE pack_key = %(pack_key)s AND t >= {since} AND {end} GROUP BY 1"
+    ).format(at=at, state=state, columns=columns, since=sql.Placeholder(since), end=end)
 
 
 def _metric(name: str) -> sql.Composable:

@@ -97,8 +97,10 @@ CREATE TABLE sample (
     charge_mos           bool,
     discharge_mos        bool,
     balancing            varbit, -- get_bit(balancing, i) = the cell at position i is being balanced
-    cell_v               float8[], -- null = the source gives no cells
-    temp_c               float8[],
+    cell_mv              smallint[], -- cells in mV where they are measured no finer than that, else
+    cell_v               float8[],   -- in V; both null = the source gives no cells
+    temp_dc              smallint[], -- temperatures in 0.1 degC, or finer ones
+    temp_c               float8[],   -- in degC
     extra                float8[],
     alarms               text[], -- null = none
     quality              jsonb   -- null = nothing to say

@@ -6,6 +6,12 @@ CREATE FUNCTION boot_hex(boot bigint) RETURNS text IMMUTABLE PARALLEL SAFE STRIC
 CREATE FUNCTION state_name(state smallint) RETURNS text IMMUTABLE PARALLEL SAFE STRICT
     RETURN (ARRAY['off', 'park', 'drive', 'charge_ac', 'charge_dc', 'fault'])[state + 1];
 
+-- An array as it was measured: small integers with the step 1 / per_unit, or the fine values, or none.
+CREATE FUNCTION measured(small smallint[], per_unit float8, fine float8[]) RETURNS float8[] IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN small IS NULL THEN coalesce(fine, '{}')
+                ELSE (SELECT array_agg(e.value / per_unit ORDER BY e.position)
+                      FROM unnest(small) WITH ORDINALITY AS e (value, position)) END;
+
 CREATE FUNCTION extra_object(layout int, value float8[]) RETURNS jsonb STABLE PARALLEL SAFE
     RETURN coalesce((SELECT jsonb_object_agg(e.name, e.value)
                      FROM extra_layout l, unnest(l.names, value) AS e (name, value)
@@ -23,7 +29,7 @@ SELECT d.device, boot_hex(row.boot) AS boot, row.seq, row.t, p.pack_id, row.mono
        row.throughput_ah, row.energy_kwh, row.cycles, state_name(row.state) AS state,
        row.contactor_main, row.contactor_precharge, row.charge_mos, row.discharge_mos,
        row.pack_v_min, row.pack_v_max, row.current_a_min, row.current_a_max,
-       coalesce(row.cell_v, '{}') AS cell_v, coalesce(row.temp_c, '{}') AS temp_c, row.balancing,
+       measured(row.cell_mv, 1000, row.cell_v) AS cell_v, measured(row.temp_dc, 10, row.temp_c) AS temp_c, row.balancing,
        coalesce(row.alarms, '{}') AS alarms, coalesce(row.quality, '{}') AS quality,
        extra_object(row.extra_layout, row.extra) AS extra, row.not_before, row.not_after
 FROM row JOIN device d USING (device_key) JOIN pack p USING (pack_key);
