@@ -163,3 +163,10 @@ def test_help_lists_every_target() -> None:
     phony = set(re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE).group(1).split())  # type: ignore[union-attr]
     done = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert {line.split()[1] for line in done.stdout.splitlines()} == phony
+
+
+def test_the_pages_own_tests_pass() -> None:
+    """They ran nowhere but by hand."""
+    command = [sys.executable, str(ROOT / "deploy" / "local" / "page.py"), "test"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
