@@ -11,13 +11,14 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from shared.block import Floats, Ints, Layout, SampleBlock
-from shared.fields import BALANCING_WORD_BITS, FLOAT32, NULL, SCALARS, resolution
+from shared.fields import BALANCING_WORD_BITS, INT_MAX, NULL, SCALARS, resolution
 
 HEADER: Final = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 TRAILER: Final = b"\xff\xff"
@@ -28,19 +29,16 @@ EPOCH_US: Final = 946_684_800_000_000
 
 _FLOATS: Final = tuple(name for s in SCALARS if s.kind == "float" for name in (s.name,))
 _SPANS: Final = tuple(name for s in SCALARS for name in s.names[1:])
-_DERIVED: Final = {
-    "cell_min_v": ("cells", np.fmin),
-    "cell_max_v": ("cells", np.fmax),
-    "temp_min_c": ("temps", np.fmin),
-    "temp_max_c": ("temps", np.fmax),
-}
+_EXTREMES: Final = {"cells": ("cell_min_v", "cell_max_v"), "temps": ("temp_min_c", "temp_max_c")}
 _FLAGS: Final = tuple(s.name for s in SCALARS if s.kind == "bool")
 _ARRAYS: Final = ("cell_mv", "cell_v", "temp_dc", "temp_c", "extra")
 _SMALL: Final = {("cells", resolution(0.001)): "cell_mv", ("temps", resolution(0.1)): "temp_dc"}
 """Arrays of the usual resolution are small integers: a fifth of the bytes of a row of 96 cells."""
 _FINE: Final = {"cells": "cell_v", "temps": "temp_c", "extras": "extra"}
 _KINDS: Final[dict[str, str]] = (
-    dict.fromkeys((*_FLOATS, *_SPANS, *_DERIVED), ">f8") | {"state": ">i2"} | dict.fromkeys(_FLAGS, "u1")
+    dict.fromkeys((*_FLOATS, *_SPANS, *chain(*_EXTREMES.values())), ">f8")
+    | {"state": ">i2"}
+    | dict.fromkeys(_FLAGS, "u1")
 )
 """Nullable scalar columns and their binary types."""
 _INTS: Final = {"mono_ns": ">i8", "boot": ">i8", "seq": ">i8", "pack_key": ">i4", "device_key": ">i4"}
@@ -195,9 +193,9 @@ def _encode_group(rows: Rows, bounds_us: tuple[int, int] | None) -> Iterator[byt
 
 
 def _encode_piece(rows: Rows, bounds_us: tuple[int, int] | None) -> bytes | memoryview:
-    values = _values(rows)
-    scalars, arrays = _scalars(rows.layout, values), arrays_of(rows.layout)
-    complete = not np.isnan(values).any()
+    scalars, arrays = _scalars(rows), arrays_of(rows.layout)
+    null = rows.rows == NULL
+    complete = not null.any()
     missing = {} if complete else {name: np.isnan(column) for name, column in scalars.items()}
     balancing, unbalanced = _balancing(rows)
     # A piece has either one shape, or the slots of what is absent in some rows only are squeezed out at the end.
@@ -225,11 +223,11 @@ def _encode_piece(rows: Rows, bounds_us: tuple[int, int] | None) -> bytes | memo
             is_whole = not complete and (name in _FLAGS or name == "state")
             record[name] = np.where(missing[name], 0, column) if is_whole else column
     for name, (at, oid) in arrays.items():
-        record[name]["value"] = rows.rows[at].T if oid == _INT2_OID else values[at].T
+        record[name]["value"] = (rows.rows[at] if oid == _INT2_OID else rows.layout.floats(rows.rows[at], at)).T
     if balancing is not None and "balancing" in shape.dtype.fields:  # type: ignore[operator]
         record["balancing"] = balancing
     some = {name: mask for name, mask in missing.items() if name not in absent and mask.any()}
-    holes = {} if complete else {name: np.isnan(values[at]).T for name, (at, _) in arrays.items()}
+    holes = {} if complete else {name: null[at].T for name, (at, _) in arrays.items()}
     holes = {name: mask for name, mask in holes.items() if mask.any()}
     if unbalanced.any() and not unbalanced.all():
         some["balancing"] = unbalanced
@@ -253,28 +251,29 @@ def _squeezed(record: Any, some: dict[str, npt.NDArray[np.bool_]], holes: dict[s
     return record.view(np.uint8)[kept.view(np.bool_)].tobytes()  # type: ignore[no-any-return]
 
 
-def _scalars(layout: Layout, values: Floats) -> dict[str, Floats]:
+def _scalars(rows: Rows) -> dict[str, Floats]:
     """Every nullable scalar column that the layout can fill, NaN = None; with the lowest and highest of the arrays."""
-    names = (column.name for column in layout.columns[: layout.slices["spans"].stop])
-    found = {name: values[i] for i, name in enumerate(names)}
-    for name, (group, extreme) in _DERIVED.items():
-        part = values[layout.slices[group]]
-        if part.shape[0]:
-            found[name] = extreme.reduce(part, axis=0)
+    layout = rows.layout
+    plain = slice(0, layout.slices["spans"].stop)
+    found = dict(zip((c.name for c in layout.columns[plain]), layout.floats(rows.rows[plain], plain), strict=True))
+    for group, names in _EXTREMES.items():
+        at = layout.slices[group]
+        if at.start < at.stop:
+            values = rows.rows[at]
+            null = values == NULL
+            some = null.any()
+            low = (np.where(null, INT_MAX, values) if some else values).min(axis=0)
+            low[low == INT_MAX] = NULL
+            first = slice(at.start, at.start + 1)  # all of a group have one resolution
+            for name, extreme in zip(names, (low, values.max(axis=0)), strict=True):
+                found[name] = layout.floats(extreme.reshape(1, -1), first)[0]
     return found
 
 
 def readings(rows: Rows, names: Iterable[str]) -> dict[str, Floats]:
     """These scalar columns of the rows (also `cell_min_v` and its like); NaN = None."""
-    found = _scalars(rows.layout, _values(rows))
+    found = _scalars(rows)
     return {name: found[name] if name in found else np.full(rows.seq.size, np.nan) for name in names}
-
-
-def _values(rows: Rows) -> Floats:
-    values = rows.layout.floats(rows.rows)
-    if any(extra.step == FLOAT32 for extra in rows.layout.extras):
-        values[np.isinf(values)] = np.nan  # a float32 may be infinite; no reader could show it
-    return values
 
 
 def _balancing(rows: Rows) -> tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np.bool_]]:
@@ -282,6 +281,8 @@ def _balancing(rows: Rows) -> tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np
     words = rows.rows[rows.layout.slices["balancing"]].T
     if not words.shape[1]:
         return None, np.ones(0, np.bool_)
+    if not words.any():  # most of the time
+        return np.zeros((len(words), -(-words.shape[1] * BALANCING_WORD_BITS // 8)), np.uint8), np.zeros(1, np.bool_)
     octets = words.astype("<u4", order="C").view(np.uint8).reshape(*words.shape, 4)
     bits = np.unpackbits(octets, axis=2, bitorder="little")[:, :, :BALANCING_WORD_BITS]
     return np.packbits(bits.reshape(len(words), -1), axis=1), (words == NULL).any(axis=1)
