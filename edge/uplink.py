@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 _SECOND_NS: Final = 1_000_000_000
 _FIRST_WAIT_S: Final = 1.0
-_LONGEST_WAIT_S: Final = 60.0
+_LONGEST_WAIT_S: Final = {"live": 10.0, "normal": 60.0, "economy": 60.0}  # someone watches: be back soon
 _ECONOMY_FLUSH_S: Final = 90.0
 
 
@@ -212,7 +212,7 @@ class Uplink:
         if self.state.problem is None or (isinstance(error, Forbidden) and self.state.problem != str(error)):
             log.warning("uplink waits, nothing is lost: %s", error)
         self._failures += 1
-        longest = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** min(self._failures, 10))
+        longest = min(_LONGEST_WAIT_S[self.state.mode], _FIRST_WAIT_S * 2.0 ** min(self._failures, 10))
         wait_s = self._jitter(_FIRST_WAIT_S, longest)
         wait_s = max(wait_s, getattr(error, "retry_after_s", None) or 0.0)
         self._not_before_ns = now_mono_ns + int(wait_s * _SECOND_NS)

@@ -18,6 +18,7 @@ from shared.errors import ConfigError
 
 _LOOPBACK: Final = {"127.0.0.1": socket.AF_INET, "localhost": socket.AF_INET, "::1": socket.AF_INET6}
 _STOP_WITHIN_S: Final = 2
+_KEEP_ALIVE_S: Final = 75  # longer than devices are silent in any mode: each sends over the connection it has
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -55,6 +56,7 @@ class Server(uvicorn.Server):
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=_STOP_WITHIN_S,
+            timeout_keep_alive=_KEEP_ALIVE_S,
             ws_max_size=1 << 16,
         )
         super().__init__(config)

@@ -31,8 +31,8 @@ def fold(
 ) -> list[Row]:
     """Steps of `width_ns` in [since, until], oldest first: t_ns of the begin, n, and _avg _min _max of each of NAMES.
 
-    rollups: whole minutes and hours that are up to date are read from them (`state` is null then); the rest, and
-    without `rollups` all, from the samples, and `state` is the last one of the step. Either way the figures are the same.
+    rollups: whole minutes and hours that are up to date are read from them, the rest from samples; `state` is null.
+    Else all is read from the samples, and `state` is the last one of the step. The figures are the same.
     """
     values: Row = {"pack_key": pack_key, "since": since, "until": until, "width": width_ns}
     if not rollups:
@@ -76,7 +76,7 @@ def newest_prediction(conn: Connection, pack_key: int) -> Row:
 
 
 def _marks(conn: Connection, pack_key: int, since: datetime, *, by_hours: bool) -> dict[str, datetime]:
-    """Where samples give way to minutes, those to hours, and back: minutes_from <= hours_from <= hours_to <= minutes_to.
+    """Where samples give way to minutes, those to hours, and back: minutes_from <= hours_from <= hours_to <= ..._to.
 
     The newest bucket may still lack rows, and so may each that late rows are noted for: what follows is read finer.
     """

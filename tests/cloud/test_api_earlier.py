@@ -140,6 +140,27 @@ def test_stats_and_days_of_history_are_the_same_before_and_after_the_rollups(
     assert history[0]["soc"] > history[-1]["soc"]
 
 
+@pytest.mark.parametrize("hours", [1.5, 24.0, 47.3, 800.0, 8760.0])
+def test_stats_equal_the_samples_whatever_the_rollups_lack(api: Api, database: Database, hours: float) -> None:
+    """The first minute of the span once counted whole, and late rows only when the next rollup pass had seen them."""
+    ages_s = [1.0, 40.0, 3000.0, *(hours * 3600 + edge_s for edge_s in (-1900.0, -130.0, -20.0, 20.0, 130.0, 1900.0))]
+    with db.connect(database) as conn:
+        for boot in (1, 2):  # the second time all rows are late: the rollups know their minutes, but not them
+            soc = 0.5 + boot / 10
+            late_s = 7.0 * (boot - 1)
+            upload(api, [drive(age_s - late_s, soc_bms=soc + i / 1000) for i, age_s in enumerate(ages_s)], boot=boot)
+            if boot == 1:
+                rollup.run_pass(conn, datetime.now(UTC))
+        stats = api.client.get(f"/api/battery/stats?hours={hours}").json()
+        wanted = conn.execute(
+            "SELECT count(*), round(avg(soc_bms * 100)::numeric, 4)::float8, min(soc_bms) * 100 FROM samples"
+            " WHERE t >= now() - %s * interval '1 hour'",
+            (hours,),
+        ).fetchone()
+    assert wanted is not None and wanted[0] in range(10, 14)
+    assert (stats["count"], stats["soc"]["avg"], stats["soc"]["min"]) == pytest.approx(wanted)
+
+
 def test_no_model_yet_is_200_with_null_and_a_reason(api: Api) -> None:
     upload(api, [drive(1)])
     body = api.client.get("/api/battery/predictions").json()
