@@ -61,6 +61,7 @@ def test_the_example_lists_every_setting_that_the_code_reads() -> None:
         "PATH",
         "HOME",
         "NO_COLOR",
+        "HTTP_HOST",
         "PATH_INFO",
         "REQUEST_METHOD",
         "PACKTWIN_URL",
