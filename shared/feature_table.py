@@ -39,6 +39,11 @@ ARRHENIUS_K: Final = 2400.0
 """Activation temperature of the resistance: about 20 kJ/mol, as published for the ohmic part of lithium cells."""
 REST_C: Final = 0.02
 REST_S: Final = 60.0
+LOOK_EVERY_S: Final = 1800.0
+LEAST_CHARGE_S: Final = 300.0
+CHARGE_ENDED_S: Final = 60.0
+ARMED_S: Final = 60.0
+"""How long a charge must have run below the window before it counts."""
 WINDOW_C: Final = (0.02, 0.5)
 """The charging currents at which the window counts: above, polarisation moves it too far."""
 WINDOW_EVEN: Final = 0.10
@@ -79,8 +84,8 @@ _STEP: Final = (
 )
 _WINDOW: Final = (
     f"Ah charged between the mean cell voltages {', '.join(f'{k} {a:g}-{b:g}' for k, (a, b) in WINDOW_V.items())} V "
-    f"at {WINDOW_C[0]:g}..{WINDOW_C[1]:g} C even to {100 * WINDOW_EVEN:g} % and "
-    f"{WINDOW_TEMP_C[0]:g}..{WINDOW_TEMP_C[1]:g} degC"
+    f"by a charge that ran {ARMED_S:g} s below, at {WINDOW_C[0]:g}..{WINDOW_C[1]:g} C, "
+    f"even to {100 * WINDOW_EVEN:g} % and at {WINDOW_TEMP_C[0]:g}..{WINDOW_TEMP_C[1]:g} degC"
 )
 
 
@@ -108,7 +113,8 @@ TABLE: Final[tuple[FeatureSpec, ...]] = (
         "mV",
         0.0,
         1000.0,
-        f"greatest |cell - pack median| after {REST_S:g} s below {REST_C:g} C, median of a Session's looks; {_LEVEL}",
+        f"greatest |cell - pack median| after {REST_S:g} s below {REST_C:g} C, median of a Session's looks "
+        f"({LOOK_EVERY_S:g} s apart); {_LEVEL}",
     ),
     FeatureSpec("cell_dev_slope_300", "mV/100", -200.0, 200.0, f"cell_dev_mv: {_slope(LONG_CYCLES)}"),
     FeatureSpec("temp_mean_c", "degC", -40.0, 80.0, f"mean of the sensors weighted with |current|; {_LEVEL}"),

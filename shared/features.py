@@ -43,8 +43,9 @@ from shared.life import (
     starts_early,
     sums,
 )
+from shared.reading import PackFacts, Reader, Reading
 from shared.records import Session
-from shared.session_meter import Meter, PackFacts, Reading
+from shared.session_meter import Meter
 
 __all__ = [
     "NAMES",
@@ -55,6 +56,7 @@ __all__ = [
     "History",
     "Meter",
     "PackFacts",
+    "Reader",
     "Reading",
     "life_columns",
     "life_matrix",

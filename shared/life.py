@@ -66,7 +66,9 @@ _HOUR_S: Final = 3600.0
 def raw_columns(inputs: Mapping[str, Floats]) -> dict[str, Floats]:
     """The columns of which LEVELS are taken, from INPUTS; each float64[n]."""
     raw = {name: inputs[name] for name in LEVELS if name in inputs}
-    raw["r_spread"] = inputs["r_step_max_mohm"] / inputs["r_step_mohm"] - 1.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = inputs["r_step_max_mohm"] / inputs["r_step_mohm"] - 1.0
+    raw["r_spread"] = np.where(np.isfinite(spread), spread, np.nan)
     return raw
 
 
