@@ -201,6 +201,10 @@ class Gap:
     ahead: int = 0
 
 
+Single = Estimate | Event | Report | Gap | Session
+"""A record that is no Sample: it travels one by one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rejected:
     """A range of records that the cloud refuses for good."""
