@@ -82,7 +82,7 @@ def check(batch: Batch) -> Batch:
         if (block.seq[1:] <= block.seq[:-1]).any() or (block.mono_ns[1:] < block.mono_ns[:-1]).any():
             raise WireError("malformed", f"seq or mono_ns does not ascend in the block of {block.pack_id}")
     for record in batch.singles():
-        _require_possible(record)
+        require_possible(record)
     seqs = batch.seqs()
     if not seqs.size:
         raise WireError("malformed", "a batch without records")
@@ -94,7 +94,8 @@ def check(batch: Batch) -> Batch:
     return batch
 
 
-def _require_possible(record: Single) -> None:
+def require_possible(record: Single) -> None:
+    """WireError naming what cannot be in this record; nothing if all can."""
     if not (0 <= record.seq < _MAX_INT and 0 <= record.mono_ns < _MAX_INT):
         raise WireError("malformed", f"seq {record.seq} or its mono_ns {record.mono_ns} is out of range")
     if isinstance(record, Estimate | Event | Session):

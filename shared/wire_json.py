@@ -48,7 +48,7 @@ def decode_batch_json(body: bytes) -> Batch:
     if len(body) > MAX_BODY_BYTES:
         raise WireError("too_large", f"a body of {len(body)} bytes, at most {MAX_BODY_BYTES}")
     try:
-        document = json.loads(body, parse_constant=_no_constant)
+        document = json.loads(body, parse_constant=no_constant)
     except (ValueError, RecursionError) as error:
         raise WireError("malformed", f"the body is not JSON: {error}") from error
     if not isinstance(document, dict):
@@ -68,7 +68,7 @@ def decode_batch_json(body: bytes) -> Batch:
         raise WireError("too_large", f"more than {MAX_ROWS} records in a batch")
     samples = [_sample(item, f"samples[{i}]") for i, item in enumerate(items["samples"])]
     singles: dict[str, Any] = {
-        name: tuple(_single(kind, item, f"{name}[{i}]") for i, item in enumerate(items[name]))
+        name: tuple(single_of(kind, item, f"{name}[{i}]") for i, item in enumerate(items[name]))
         for name, kind in _KINDS.items()
     }
     return check(Batch(device=device, boot=int(boot, 16), blocks=tuple(_blocks(samples)), **singles))
@@ -115,7 +115,8 @@ def plain(record: Mapping[str, Any]) -> dict[str, Any]:
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def _no_constant(name: str) -> float:
+def no_constant(name: str) -> float:
+    """For `json.loads`: NaN and Infinity are no JSON."""
     raise ValueError(f"{name} is not a number that JSON knows")
 
 
@@ -245,7 +246,7 @@ def _sample(item: Any, where: str) -> Sample:
     return Sample(**values)
 
 
-def _single(kind: type[T], item: Any, where: str) -> T:
+def single_of(kind: type[T], item: Any, where: str) -> T:
     """Any record but a Sample: each field read by its declared type."""
     hints = get_type_hints(kind)
     values: dict[str, Any] = {}
