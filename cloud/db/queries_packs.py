@@ -23,6 +23,12 @@ ARRAYS: Final[dict[str, LiteralString]] = {
     "temp_c": "measured(s.temp_dc, 10, s.temp_c)",
 }
 """How a row `s` of `sample` gives its arrays."""
+_LAST_REPORT: Final = """
+    SELECT r.model_id, r.counter, r.step, r.reason, r.t_ns
+    FROM report r LEFT JOIN received b ON b.device_key = r.device_key AND b.boot = r.boot
+    WHERE r.device_key = d.device_key
+    ORDER BY coalesce(r.t, b.first_received_at) DESC NULLS LAST, r.seq DESC LIMIT 1"""
+"""The last report on a model of a device `d`; one without a time (the clock was not trusted) is as old as its boot."""
 _SCALAR_NAMES: Final = tuple(name for spec in SCALARS for name in spec.names if spec.kind != "state")
 
 
@@ -57,6 +63,17 @@ def newest(conn: Connection, pack_id: str | None = None) -> list[Row]:
     )
 
 
+def now(conn: Connection, pack_id: str) -> list[Row]:
+    """The view `pack_now` of a pack; empty = unknown."""
+    return ask(conn, "SELECT * FROM pack_now WHERE pack_id = %s", (pack_id,))
+
+
+def models_in_use(conn: Connection) -> list[str]:
+    """Ids of the models whose predictions hold, ascending."""
+    query = "SELECT DISTINCT model_id FROM pack_now WHERE model_id IS NOT NULL AND NOT stale ORDER BY model_id"
+    return [row["model_id"] for row in ask(conn, query)]
+
+
 def pack_key(conn: Connection, pack_id: str) -> int | None:
     """The key of a pack; None = unknown."""
     rows = ask(conn, "SELECT pack_key FROM pack WHERE pack_id = %s", (pack_id,))
@@ -76,11 +93,16 @@ def facts(conn: Connection, pack_id: str | None = None) -> list[Row]:
     """The table row, device and status of one pack or of all, by id."""
     return ask(
         conn,
-        """
+        f"""
         SELECT p.pack_id, d.device, p.vehicle, p.fleet, p.chemistry, p.series, p.parallel, p.nominal_ah,
-               p.nominal_v, p.layout_file, p.limits, p.commissioned, p.tags, s.status
-        FROM pack p LEFT JOIN device d USING (device_key)
-        LEFT JOIN latest_battery_status s ON s.battery_id = p.pack_id
+               p.nominal_v, p.layout_file, p.limits, p.commissioned, p.tags,
+               (ARRAY['good', 'warning', 'critical'])[1 + n.band] AS status,
+               n.e_t_ns, n.rul_cycles, n.rul_cycles_lo, n.rul_cycles_hi, n.p_eol_100, n.failure_probability,
+               n.in_domain, n.model_id, n.model_sha256, n.e_reason, n.stale,
+               m.model_id AS m_model_id, m.counter, m.step, m.reason, m.t_ns AS m_t_ns
+        FROM pack p JOIN pack_now n USING (pack_key)
+        LEFT JOIN device d USING (device_key)
+        LEFT JOIN LATERAL ({_LAST_REPORT}) m ON true
         WHERE %(pack_id)s::text IS NULL OR p.pack_id = %(pack_id)s
         ORDER BY p.pack_id
         """,
@@ -122,17 +144,14 @@ def devices(conn: Connection) -> list[Row]:
     """Every device by id: its packs, when it was last heard, and its last report on a model (null = none yet)."""
     return ask(
         conn,
-        """
+        f"""
         SELECT d.device, d.registered_at, d.mode,
                (SELECT max(last_received_at) FROM received r WHERE r.device_key = d.device_key) AS last_seen,
-               (SELECT coalesce(array_agg(pack_id ORDER BY pack_id), '{}') FROM pack p
+               (SELECT coalesce(array_agg(pack_id ORDER BY pack_id), ARRAY[]::text[]) FROM pack p
                 WHERE p.device_key = d.device_key) AS packs,
-               m.model_id, m.counter, m.step, m.reason, m.t_ns
+               m.model_id AS m_model_id, m.counter, m.step, m.reason, m.t_ns AS m_t_ns
         FROM device d
-        LEFT JOIN LATERAL (
-            SELECT model_id, counter, step, reason, t_ns FROM report
-            WHERE device_key = d.device_key ORDER BY t DESC NULLS LAST, seq DESC LIMIT 1
-        ) m ON true
+        LEFT JOIN LATERAL ({_LAST_REPORT}) m ON true
         ORDER BY d.device
         """,
     )
