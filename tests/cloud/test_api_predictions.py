@@ -1,4 +1,4 @@
-"""What the API says of predictions and models, over HTTP with a real database: their age, their reasons, their alerts."""
+"""What the API says of predictions and models, over HTTP with a real database: their age, reasons and alerts."""
 
 from __future__ import annotations
 
