@@ -147,6 +147,11 @@ class History:
         self.sessions += 1
         self._parts = {}
 
+    @property
+    def age_days(self) -> float | None:
+        """The pack's age at the end of the last Session; None = it did not know."""
+        return self._now["age_days"]
+
     def vector(
         self,
         *,

@@ -108,6 +108,11 @@ class Meter:
         if state is not None:
             self._restore(state)
 
+    @property
+    def elapsed_s(self) -> float:
+        """How long the Session that runs has lasted."""
+        return self._sums.elapsed_s
+
     def feed(self, reading: Reading) -> Session | None:
         """Takes in the next Reading; the Session that it ended, if it did (seq is 0: the outbox gives it)."""
         before = self._before
