@@ -249,7 +249,7 @@ def good(state: State, t_ns: int | None) -> State:
     active = replace(active, proven=True)
     floor = state.floor
     if active.counter >= floor.counter:
-        floor = replace(floor, counter=active.counter, sha256=active.sha256)
+        floor = replace(floor, counter=active.counter, sha256=active.sha256, model_id=active.model_id)
     return _told(replace(state, active=active, floor=floor), active, "proven", t_ns=t_ns)
 
 

@@ -81,7 +81,7 @@ class Told:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Floor:
-    """What must outlive everything else. counter, sha256: the highest bundle proven here (0, None = none yet).
+    """What must outlive everything else. counter, sha256, model_id: the highest bundle proven here (0, None = none).
 
     above: only a higher counter is taken (a person rolled this one back). t_ns: the latest trusted time at which signed
     metadata was found valid; a clock that says less is wrong.
@@ -89,6 +89,7 @@ class Floor:
 
     counter: int = 0
     sha256: str | None = None
+    model_id: str | None = None
     above: int = 0
     t_ns: int = 0
 
@@ -98,6 +99,7 @@ class Floor:
         return Floor(
             counter=best.counter,
             sha256=best.sha256,
+            model_id=best.model_id,
             above=max(self.above, other.above),
             t_ns=max(self.t_ns, other.t_ns),
         )
@@ -167,10 +169,11 @@ def from_json(told: Any) -> State:
 def floor_from_json(told: Any) -> Floor:
     """The floor as JSON. Raises ValueError where it is anything else."""
     try:
-        sha256 = told["sha256"]
+        sha256, model_id = told["sha256"], told["model_id"]
         return Floor(
             counter=int(told["counter"]),
             sha256=None if sha256 is None else str(sha256),
+            model_id=None if model_id is None else str(model_id),
             above=int(told["above"]),
             t_ns=int(told["t_ns"]),
         )

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge.ota.state import Floor, Model, State, floor_from_json, from_json, to_json
-from shared.bundle import BundleError, read
 from shared.errors import PacktwinError
 
 log = logging.getLogger(__name__)
@@ -91,14 +90,10 @@ class Folder:
             return Floor()
 
     def _proven(self, floor: Floor) -> Model | None:
-        """The bundle that was proven last, where its file is here; its name is in it."""
-        if floor.sha256 is None or not self.sound(floor.sha256):
+        """The bundle that was proven last, where its file is here and whole."""
+        if floor.sha256 is None or floor.model_id is None or not self.sound(floor.sha256):
             return None
-        try:
-            model_id = read(self.bundle(floor.sha256).read_bytes()).manifest.model_id
-        except (OSError, BundleError):
-            return None
-        return Model(model_id=model_id, counter=floor.counter, sha256=floor.sha256, proven=True)
+        return Model(model_id=floor.model_id, counter=floor.counter, sha256=floor.sha256, proven=True)
 
     def part(self, sha256: str) -> Path:
         """Where the bytes of a bundle are put together."""
