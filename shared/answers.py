@@ -56,9 +56,8 @@ def answer(manifest: Manifest, raw: Mapping[str, npt.ArrayLike], rows: npt.Array
     chance = given["p_eol_100"]
     if ((chance < -P_SLACK) | (chance > 1 + P_SLACK)).any():
         raise BundleError("out_of_range", f"{manifest.model_id}: p_eol_100 is no probability")
-    columns = (middle, lo, hi, np.clip(chance, 0.0, 1.0))
-    inside = in_domain(manifest, features)
-    return [Answer(*(float(column[i]) for column in columns), in_domain=bool(inside[i])) for i in range(len(features))]
+    columns = (middle, lo, hi, np.clip(chance, 0.0, 1.0), in_domain(manifest, features))
+    return [Answer(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
 def undone(transform: str, values: Floats) -> Floats:
@@ -95,5 +94,5 @@ def in_domain(manifest: Manifest, rows: Floats) -> npt.NDArray[np.bool_]:
     lo = np.array([feature.lo for feature in manifest.features])
     hi = np.array([feature.hi for feature in manifest.features])
     known = ~np.isnan(rows)
-    inside: npt.NDArray[np.bool_] = (~known | ((rows >= lo) & (rows <= hi))).all(axis=1) & known.any(axis=1)
-    return inside
+    inside = ~known | ((rows >= lo) & (rows <= hi))
+    return np.asarray(inside.all(axis=1) & known.any(axis=1), np.bool_)

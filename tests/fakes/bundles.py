@@ -154,7 +154,7 @@ def _graph(
     if defect == "garbage" and out == "rul_cycles":
         return b"this is no graph"
     if defect == "crash" and out == "rul_cycles":
-        return _model([_tree("regressor", [1.0] * (_DEEP + 1), [0.0] * _DEEP, "x", "y")], width, "y")
+        return _model([_tree("regressor", [1.0] * (_DEEP + 1), range(_DEEP), "x", "y")], width, "y")
     if defect == "not_finite":
         leaves = (float("nan"), float("nan"))
     kind, above = live
