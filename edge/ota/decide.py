@@ -9,12 +9,12 @@ of it is appended to `unreported`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from edge.ota.state import OPERATOR, REASONS, Candidate, Model, State, Told, Tried
+from edge.ota.state import OPERATOR, Candidate, Model, State, Told, Tried
+from shared.manifest import MODEL_ID, REASONS
 
 GOOD_ANSWERS: Final = 3
 """So many answers prove a model, and so many after a crash forgive it."""
@@ -29,8 +29,6 @@ _HOUR_NS: Final = 3600 * _SECOND_NS
 _COUNTED: Final = ("crash", "timeout")
 _MOST_TRIED: Final = 50
 _MOST_UNREPORTED: Final = 200
-_NAME: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,61})-(0|[1-9][0-9]{0,14})")
-_MAX_ID_CHARS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +64,7 @@ class Device:
 
 def named(desired: str | None) -> Named | None:
     """The name's parts; None if nothing is desired or it is no name of a bundle."""
-    match = _NAME.fullmatch(desired) if desired is not None and len(desired) <= _MAX_ID_CHARS else None
+    match = MODEL_ID.fullmatch(desired) if desired is not None else None
     return Named(match[0], int(match[2])) if match else None
 
 
@@ -217,6 +215,12 @@ def probing(state: State, t_ns: int | None) -> State:
     if candidate.probes >= PROBES:
         return refused(state, "crash", t_ns)
     return replace(state, candidate=replace(candidate, probes=candidate.probes + 1))
+
+
+def unprobed(state: State) -> State:
+    """The probe could not be made, which says nothing of the candidate."""
+    candidate = _candidate(state)
+    return replace(state, candidate=replace(candidate, probes=max(candidate.probes - 1, 0)))
 
 
 def probed(state: State, *, numbers: Mapping[str, float], t_ns: int | None) -> State:

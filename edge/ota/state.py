@@ -7,25 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, TypeVar
 
 STEPS: Final = ("seen", "fetched", "verified", "probed", "activated", "proven", "refused", "rolled_back")
-REASONS: Final = (
-    "target_hash",
-    "signature",
-    "manifest",
-    "counter",
-    "expired",
-    "feature_schema",
-    "chemistry",
-    "hardware",
-    "not_finite",
-    "golden",
-    "out_of_range",
-    "too_large",
-    "timeout",
-    "crash",
-    "clock",
-)
-"""Why a bundle is refused or rolled back; `operator` is added for `edge model rollback`."""
 OPERATOR: Final = "operator"
+"""Beside the closed list of `shared.manifest`: the reason of `edge model rollback`."""
 _FORMAT: Final = 1
 T = TypeVar("T")
 

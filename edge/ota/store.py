@@ -1,6 +1,6 @@
 """The folder of the models: what is written there survives a power cut whole or not at all.
 
-    lock  rollback  state.json  floor.json  tuf/  staging/SHA256.part  bundles/SHA256.bundle
+lock  rollback  state.json  floor.json  tuf/  staging/SHA256.part  bundles/SHA256.bundle
 """
 
 from __future__ import annotations
@@ -98,6 +98,12 @@ class Folder:
     def part(self, sha256: str) -> Path:
         """Where the bytes of a bundle are put together."""
         return self._staging / f"{_checked(sha256)}.part"
+
+    def complete(self, sha256: str) -> None:
+        """All bytes of the part are here: puts them on flash before anybody says so. Raises StoreError."""
+        with _translated(self.path):
+            sync(self.part(sha256))
+            _sync_folder(self._staging)
 
     def bundle(self, sha256: str) -> Path:
         """Where a verified bundle lies."""

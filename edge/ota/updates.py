@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, Final
 from edge.clock import Clock
 from edge.ota import decide
 from edge.ota.fetch import Origin, Web, WrongLength
-from edge.ota.state import OPERATOR, REASONS, State, Told, status_of
+from edge.ota.state import OPERATOR, State, Told, status_of
 from edge.ota.store import Folder, StoreError, file_sha256
 from edge.transport import Forbidden, Unavailable
 from shared.bundle import MAX_BYTES, Bundle, BundleError, read
 from shared.errors import ConfigError, PacktwinError
+from shared.manifest import REASONS
 
 if TYPE_CHECKING:
     from edge.ota.tuf_client import LookedUp
@@ -268,6 +269,7 @@ class Updates:
         try:
             self._folder.sweep(self._kept(sha256))
             fetched = self._web.resume(_IMAGE + found.path, self._folder.part(sha256), found.signed.length)
+            self._folder.complete(sha256)
         except WrongLength as error:
             self._folder.discard(sha256)
             reason = "too_large" if error.longer else "target_hash"
@@ -343,8 +345,9 @@ class Updates:
             reason = error.reason if error.reason in REASONS else "crash"
             self._advance(lambda state: decide.refused(state, reason, self._now_t_ns()), found)
             return
-        except OSError as error:
-            raise StoreError(f"the probe cannot be started: {error.strerror}") from None
+        except OSError as error:  # no memory, no onnxruntime: trouble of this machine
+            self._advance(decide.unprobed, found)
+            raise StoreError(f"the probe cannot be made: {error.strerror or error}") from None
         numbers = {"seconds": (self._mono_ns() - started_ns) / _SECOND_NS}
         self._advance(lambda state: decide.probed(state, numbers=numbers, t_ns=self._now_t_ns()), found)
 

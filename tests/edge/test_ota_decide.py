@@ -10,7 +10,8 @@ import pytest
 
 from edge.ota import decide
 from edge.ota.decide import Device, Named, Signed
-from edge.ota.state import OPERATOR, REASONS, Floor, Model, State, from_json, status_of, to_json
+from edge.ota.state import OPERATOR, Floor, Model, State, from_json, status_of, to_json
+from shared.manifest import REASONS
 
 DEVICE = Device(feature_schema="schema", hardware="cpu", max_bytes=5_000_000, chemistry=frozenset({"nmc"}))
 DAY_NS = 86_400 * 10**9
@@ -78,13 +79,14 @@ def test_a_bundle_goes_its_way_and_each_step_is_told_once() -> None:
     ("desired", "parts"),
     [
         ("rul-7", Named("rul-7", 7)),
-        ("rul-nmc.v2-0", Named("rul-nmc.v2-0", 0)),
+        ("rul-nmc.v2-10", Named("rul-nmc.v2-10", 10)),
+        ("rul-0", None),
         ("a-b-12", Named("a-b-12", 12)),
         (None, None),
         ("", None),
         ("rul", None),
         ("rul-07", None),
-        ("rul--1", Named("rul--1", 1)),
+        ("rul--1", None),
         ("-1", None),
         ("../evil-3", None),
         ("rul-3\n", None),
@@ -180,11 +182,15 @@ def test_probes_that_take_the_agent_down_end() -> None:
         state = decide.probing(state, T_NS)
     assert begun == decide.PROBES + 1
     assert steps(state)[-1] == "refused crash"
+    state = on_its_way(State(), 2, "verified")
+    for _ in range(2 * decide.PROBES):
+        state = decide.unprobed(decide.probing(state, T_NS))
+    assert state.candidate is not None, "what the machine could not do says nothing of the bundle"
 
 
 def test_the_floor_holds_and_a_lower_counter_is_refused_by_name() -> None:
     state = installed(State(), 5)
-    for counter in (0, 4):
+    for counter in (1, 4):
         refused = decide.seen(state, Named(f"m-{counter}", counter), T_NS)
         assert steps(refused)[-2:] == ["seen", "refused counter"]
         assert decide.hopeless(refused, Named(f"m-{counter}", counter))

@@ -154,7 +154,9 @@ def test_a_key_changed_by_a_signed_rotation_is_followed(client: Client, repo: Tu
 
 
 @pytest.mark.parametrize("signed", [{"signed_by_old": False}, {"signed_by_new": False}])
-def test_a_rotation_that_one_side_did_not_sign_is_refused(client: Client, repo: TufRepo, signed: dict[str, bool]) -> None:
+def test_a_rotation_that_one_side_did_not_sign_is_refused(
+    client: Client, repo: TufRepo, signed: dict[str, bool]
+) -> None:
     client.look()
     repo.rotate_root(**signed)
     assert client.refusal() == "signature"

@@ -31,7 +31,13 @@ class TufRepo:
         self.root: bytes = self._write_root(1, [self.signers["root"]])
 
     def add(
-        self, name: str, body: bytes, custom: Mapping[str, Any], *, length: int | None = None, stored: bytes | None = None
+        self,
+        name: str,
+        body: bytes,
+        custom: Mapping[str, Any],
+        *,
+        length: int | None = None,
+        stored: bytes | None = None,
     ) -> None:
         """Signs a target. length: another one than the body's; stored: what the server has instead of the body."""
         target = TargetFile.from_data(name, body, ["sha256"])
