@@ -86,6 +86,14 @@ class FeatureStore:
         """The pack's features as they are now."""
         return self._packs[pack_id].vector()
 
+    def meter(self, pack_id: str) -> Meter:
+        """What measures the pack now."""
+        return self._packs[pack_id].meter
+
+    def history(self, pack_id: str) -> History:
+        """The pack's Sessions so far."""
+        return self._packs[pack_id].history
+
     def import_past(self, pack_id: str, path: Path) -> int:
         """Begins the pack's History with the Sessions of a file of records; how many, 0 = this file was taken before.
 

@@ -78,7 +78,7 @@ def _session(line: str) -> Session:
 
 
 def read(path: Path) -> Kept | None:
-    """What the file keeps; None if there is none. FeatureStateError: it is torn or foreign; OSError: it is unreadable."""
+    """What the file keeps; None without a file. FeatureStateError: it is torn or foreign; OSError: it is unreadable."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)

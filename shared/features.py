@@ -6,7 +6,9 @@ Both give the same bits. The table of features is `shared.feature_table`; Sample
 from __future__ import annotations
 
 import json
+import math
 import struct
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -16,12 +18,15 @@ import numpy as np
 from shared.errors import PacktwinError
 from shared.feature_table import (
     FIRST,
+    LATEST_START_CYCLES,
     LEAST_AGE_DAYS,
+    LEAST_FIRST,
     LEAST_VALID,
     MOST_BACK,
     NAMES,
     SMOOTH,
     TABLE,
+    WIDEST,
     FeatureSpec,
     schema_id,
 )
@@ -32,16 +37,13 @@ from shared.life import (
     LEVELS,
     SLOPED,
     SLOPES,
+    SUMS,
     Floats,
-    axis_of,
-    baseline,
     features_of,
     life_parts,
-    middle,
-    raw_columns,
-    rows_back,
-    starts_early,
-    sums,
+    middle_of,
+    raw_row,
+    sums_row,
 )
 from shared.reading import PackFacts, Reader, Reading
 from shared.records import Session
@@ -64,11 +66,8 @@ __all__ = [
 ]
 
 _SCHEMA: Final = schema_id()
-_SUMS: Final = ("heat_c_s", "weight_s", "hot_s", "seen_s")
 _NOW: Final = ("cycles", "throughput_ah", "soh_bms", "age_days")
 _KEPT_ROWS: Final = MOST_BACK + 1  # a slope may look MOST_BACK rows back
-_RING: Final = (*SLOPED, "axis")
-_LEVEL_AT: Final = [LEVELS.index(name) for name in SLOPED]
 _NEEDS: Final[dict[str, tuple[str, ...]]] = {
     **{name: (name,) for name in ("cycles", "age_days", "soh_bms")},
     **{name: (f"level.{name}",) for name in LEVELS if name in NAMES and name != "soh_bms"},
@@ -113,14 +112,18 @@ def _inputs(session: Session) -> list[float | None]:
 
 
 class History:
-    """One pack's Sessions as features: a baseline of its first ones, running sums, a sliding window of levels."""
+    """One pack's Sessions as features: a baseline of its first ones, running sums, a sliding window of levels.
+
+    Plain numbers, because a row of them is too short for arrays to pay; the arithmetic is that of `shared.life`.
+    """
 
     def __init__(self) -> None:
         self.sessions = 0
-        self._raw = np.full((SMOOTH, len(LEVELS)), np.nan)  # the newest rows
-        self._ring = np.full((0, len(_RING)), np.nan)  # levels and cycles of the newest rows
+        self._raw: list[tuple[float, ...]] = []  # LEVELS of the newest SMOOTH Sessions
+        self._levels: list[tuple[float, ...]] = []  # SLOPED of the newest _KEPT_ROWS, with the cycles of `_axis`
+        self._axis: list[float] = []
         self._first: dict[str, list[float]] = {name: [] for name in BASED}
-        self._sums = dict.fromkeys(_SUMS, 0.0)
+        self._sums = dict.fromkeys(SUMS, 0.0)
         self._early = False
         self._now: dict[str, float | None] = dict.fromkeys(_NOW)
         self._reasons: dict[str, str] = {}
@@ -128,24 +131,27 @@ class History:
 
     def add(self, session: Session) -> None:
         """Takes in the next Session of the pack."""
-        row = np.array(_inputs(session), np.float64)
-        inputs = dict(zip(INPUTS, row[:, None], strict=True))
-        raw = raw_columns(inputs)
-        self._raw = np.concatenate((self._raw[1:], [[raw[name][0] for name in LEVELS]]))
-        level = middle(self._raw.T, LEAST_VALID)
-        before = self._ring[-1, -1] if self.sessions else -np.inf
-        axis = axis_of(inputs["cycles"], before)
-        if not np.isfinite(before):
-            self._early = bool(starts_early(axis)[0])
-        self._ring = np.concatenate((self._ring, [[*level[_LEVEL_AT], axis[0]]]))[-_KEPT_ROWS:]
+        known = dict(zip(INPUTS, map(_number, _inputs(session)), strict=True))
+        raw = raw_row(known)
+        self._raw = [*self._raw[1 - SMOOTH :], tuple(raw[name] for name in LEVELS)]
+        before = self._axis[-1] if self._axis else -math.inf
+        cycles = known["cycles"]
+        self._axis = [*self._axis[1 - _KEPT_ROWS :], max(cycles, before) if math.isfinite(cycles) else before]
+        self._levels = [*self._levels[1 - _KEPT_ROWS :], tuple(self._level(LEVELS.index(name)) for name in SLOPED)]
+        if not math.isfinite(before):
+            self._early = math.isfinite(cycles) and self._axis[-1] <= LATEST_START_CYCLES
         for name, values in self._first.items():
-            if len(values) < FIRST and np.isfinite(raw[name][0]):
-                values.append(float(raw[name][0]))
-        self._sums = {name: float(column[0]) for name, column in sums(inputs, self._sums).items()}
+            if len(values) < FIRST and math.isfinite(raw[name]):
+                values.append(raw[name])
+        for name, added in sums_row(known).items():
+            self._sums[name] += added
         self._now = {name: getattr(session, name) for name in _NOW}
         self._reasons = dict(session.reasons)
         self.sessions += 1
         self._parts = {}
+
+    def _level(self, of: int) -> float:
+        return middle_of([row[of] for row in self._raw], LEAST_VALID)
 
     @property
     def age_days(self) -> float | None:
@@ -176,23 +182,25 @@ class History:
         return Features(values, {name: self._why(name, parts | heads) for name in missing})
 
     def _parts_now(self) -> dict[str, Floats]:
-        parts: dict[str, Floats] = {}
-        level = middle(self._raw.T, LEAST_VALID)
+        parts: dict[str, float] = dict(self._sums)
         for i, name in enumerate(LEVELS):
-            parts[f"level.{name}"] = level[i : i + 1]
+            parts[f"level.{name}"] = self._level(i)
         for name, values in self._first.items():
-            known = baseline(np.array(values)) if self._early else np.nan
-            parts[f"base.{name}"] = np.array([known])
+            parts[f"base.{name}"] = middle_of(values, LEAST_FIRST) if self._early else math.nan
         for over, cycles in BACK.items():
-            at, span = -1, np.nan
-            if self.sessions:
-                axis = self._ring[:, -1]
-                at = int(rows_back(axis, np.array([axis.size - 1]), cycles)[0])
-                span = np.nan if at < 0 else axis[-1] - axis[at]
-            parts[f"span.{over}"] = np.array([span])
+            at = self._row_back(cycles)
+            parts[f"span.{over}"] = math.nan if at is None else self._axis[-1] - self._axis[at]
             for i, name in enumerate(SLOPED):
-                parts[f"then.{name}.{over}"] = np.array([np.nan if at < 0 else self._ring[at, i]])
-        return parts | {name: np.array([value]) for name, value in self._sums.items()}
+                parts[f"then.{name}.{over}"] = math.nan if at is None else self._levels[at][i]
+        return {name: np.array([value]) for name, value in parts.items()}
+
+    def _row_back(self, cycles: float) -> int | None:
+        """Where the newest row lies that is at least `cycles` back; None = none, or too far."""
+        limit = self._axis[-1] - cycles if self._axis else -math.inf
+        at = bisect_right(self._axis, limit) - 1
+        if at < 0 or not math.isfinite(self._axis[at]) or self._axis[at] < self._axis[-1] - WIDEST * cycles:
+            return None
+        return at
 
     def _why(self, feature: str, parts: Mapping[str, Floats]) -> str:
         """Why the feature is NaN."""
@@ -216,7 +224,8 @@ class History:
             {
                 "schema": _SCHEMA,
                 "sessions": self.sessions,
-                "rows": len(self._ring),
+                "raw": len(self._raw),
+                "rows": len(self._axis),
                 "early": self._early,
                 "first": {name: len(values) for name, values in self._first.items()},
                 "now": [value is not None for value in self._now.values()],
@@ -224,13 +233,17 @@ class History:
             }
         ).encode()
         numbers = np.concatenate(
-            (
-                self._raw.ravel(),
-                self._ring.ravel(),
-                *(np.array(values) for values in self._first.values()),
-                np.array([*self._sums.values()]),
-                np.array([*self._now.values()], np.float64),
-            )
+            [
+                np.array(values, np.float64).ravel()
+                for values in (
+                    self._raw,
+                    self._levels,
+                    self._axis,
+                    *self._first.values(),
+                    [*self._sums.values()],
+                    [*self._now.values()],
+                )
+            ]
         )
         return _LENGTH.pack(_MAGIC, len(head)) + head + numbers.astype("<f8").tobytes()
 
@@ -248,16 +261,22 @@ class History:
             raise FeatureStateError(f"kept features cannot be read: {error}") from None
 
     def _restored(self, head: dict[str, Any], numbers: Floats) -> History:
-        sizes = [SMOOTH * len(LEVELS), head["rows"] * len(_RING), *head["first"].values(), len(_SUMS), len(_NOW)]
+        rows, kept = int(head["raw"]), int(head["rows"])
+        sizes = [rows * len(LEVELS), kept * len(SLOPED), kept, *head["first"].values(), len(SUMS), len(_NOW)]
         if sum(sizes) != numbers.size or list(head["first"]) != list(BASED):
             raise ValueError(f"{numbers.size} numbers, not {sum(sizes)}")
-        raw, ring, *rest = np.split(numbers, np.cumsum(sizes)[:-1])
+        raw, levels, axis, *first, sums, now = np.split(numbers, np.cumsum(sizes)[:-1])
         self.sessions, self._early = int(head["sessions"]), bool(head["early"])
-        self._raw, self._ring = raw.reshape(SMOOTH, -1), ring.reshape(-1, len(_RING))
-        for name, values in zip(BASED, rest, strict=False):
-            self._first[name] = values.tolist()
-        self._sums = dict(zip(_SUMS, rest[-2].tolist(), strict=True))
-        known = zip(_NOW, head["now"], rest[-1].tolist(), strict=True)
+        self._raw = [tuple(row) for row in raw.reshape(rows, -1).tolist()] if rows else []
+        self._levels = [tuple(row) for row in levels.reshape(kept, -1).tolist()] if kept else []
+        self._axis = axis.tolist()
+        self._first = {name: values.tolist() for name, values in zip(BASED, first, strict=True)}
+        self._sums = dict(zip(SUMS, sums.tolist(), strict=True))
+        known = zip(_NOW, head["now"], now.tolist(), strict=True)
         self._now = {name: value if there else None for name, there, value in known}
         self._reasons = cast("dict[str, str]", dict(head["reasons"]))
         return self
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

@@ -1,12 +1,13 @@
 """The arithmetic of the features, on columns with one entry per Session: the whole life at once or a single row.
 
 `History` and `life_matrix` both end in `features_of`, and what they hand to it is made of medians, differences and
-running sums in the Sessions' order only; so the two agree to the last bit.
+running sums in the Sessions' order only; so the two agree to the last bit. What a row needs has a twin for columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import numpy as np
@@ -48,6 +49,7 @@ LEVELS: Final = ("soh_bms", "r_step_mohm", "r_spread", "cell_dev_mv", "temp_mean
 BASED: Final = ("soh_bms", "r_step_mohm", "window_ah")
 """Those that have a baseline."""
 SLOPED: Final = ("soh_bms", "r_step_mohm", "cell_dev_mv", "window_ah")
+SUMS: Final = ("heat_c_s", "weight_s", "hot_s", "seen_s")
 BACK: Final = {"100": SHORT_CYCLES, "300": LONG_CYCLES}
 SLOPES: Final = {
     "soh_bms_slope_300": ("soh_bms", "300", False),
@@ -64,11 +66,20 @@ _HOUR_S: Final = 3600.0
 
 
 def raw_columns(inputs: Mapping[str, Floats]) -> dict[str, Floats]:
-    """The columns of which LEVELS are taken, from INPUTS; each float64[n]."""
-    raw = {name: inputs[name] for name in LEVELS if name in inputs}
-    with np.errstate(divide="ignore", invalid="ignore"):
+    """The columns of which LEVELS are taken, from INPUTS; each float64[n]. No -0.0: a median could show its place."""
+    raw = {name: inputs[name] + 0.0 for name in LEVELS if name in inputs}
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         spread = inputs["r_step_max_mohm"] / inputs["r_step_mohm"] - 1.0
     raw["r_spread"] = np.where(np.isfinite(spread), spread, np.nan)
+    return raw
+
+
+def raw_row(known: Mapping[str, float]) -> dict[str, float]:
+    """As `raw_columns`, of one Session."""
+    raw = {name: known[name] + 0.0 for name in LEVELS if name in known}
+    mean = known["r_step_mohm"]
+    spread = known["r_step_max_mohm"] / mean - 1.0 if mean else math.nan
+    raw["r_spread"] = spread if math.isfinite(spread) else math.nan
     return raw
 
 
@@ -83,6 +94,13 @@ def middle(windows: Floats, least: int) -> Floats:
     return np.where(count >= least, (two[0] + two[1]) / 2.0, np.nan)
 
 
+def middle_of(values: Iterable[float], least: int) -> float:
+    """As `middle`, of a few numbers."""
+    ranked = sorted(value for value in values if math.isfinite(value))
+    count = len(ranked)
+    return (ranked[(count - 1) // 2] + ranked[count // 2]) / 2.0 if count >= least else math.nan
+
+
 def levels(raw: Floats) -> Floats:
     """The level at each row of one column: the median of its last SMOOTH rows."""
     padded = np.concatenate((np.full(SMOOTH - 1, np.nan), raw))
@@ -90,32 +108,25 @@ def levels(raw: Floats) -> Floats:
     return middle(windows, LEAST_VALID)
 
 
-def baseline(first: Floats) -> float:
-    """The baseline from the (at most FIRST) first values; NaN when they are fewer than LEAST_FIRST."""
-    return float(middle(first[:FIRST], LEAST_FIRST)) if first.size else np.nan
-
-
 def baselines(raw: Floats) -> Floats:
     """The baseline as it was known at each row of one column."""
     valid = np.flatnonzero(np.isfinite(raw))[:FIRST]
     known = np.full(raw.shape, np.nan)
     for count in range(LEAST_FIRST, valid.size + 1):
-        known[valid[count - 1] :] = baseline(raw[valid[:count]])
+        known[valid[count - 1] :] = middle_of(raw[valid[:count]].tolist(), LEAST_FIRST)
     return known
 
 
-def axis_of(cycles: Floats, before: float = -np.inf) -> Floats:
+def axis_of(cycles: Floats) -> Floats:
     """Cycles that never fall, for searching; -inf before any is known."""
-    known = np.where(np.isfinite(cycles), cycles, -np.inf)
-    return np.maximum.accumulate(np.maximum(known, before))
+    return np.maximum.accumulate(np.where(np.isfinite(cycles), cycles, -np.inf))
 
 
-def rows_back(axis: Floats, rows: Ints, cycles: float) -> Ints:
-    """For each of `rows` the last row that lies at least `cycles` back; -1 where none does or it is too far away."""
-    now = axis[rows]
-    at = np.searchsorted(axis, now - cycles, side="right") - 1
+def rows_back(axis: Floats, cycles: float) -> Ints:
+    """For each row the last one that lies at least `cycles` back; -1 where none does or it is too far away."""
+    at = np.searchsorted(axis, axis - cycles, side="right") - 1
     then = axis[np.maximum(at, 0)]
-    far = ~np.isfinite(then) | (then < now - WIDEST * cycles) | (rows - at > MOST_BACK)
+    far = ~np.isfinite(then) | (then < axis - WIDEST * cycles) | (np.arange(axis.size) - at > MOST_BACK)
     return np.where((at < 0) | far, -1, at)
 
 
@@ -152,12 +163,11 @@ def life_parts(inputs: Mapping[str, Floats]) -> dict[str, Floats]:
     level = {name: levels(raw[name]) for name in LEVELS}
     axis = axis_of(inputs["cycles"])
     early = starts_early(axis)
-    rows = np.arange(axis.size)
     parts |= {f"level.{name}": column for name, column in level.items()}
     for name in BASED:
         parts[f"base.{name}"] = np.where(early, baselines(raw[name]), np.nan)
     for over, cycles in BACK.items():
-        at = rows_back(axis, rows, cycles)
+        at = rows_back(axis, cycles)
         parts[f"span.{over}"] = axis - np.where(at < 0, np.nan, axis[at])
         for name in SLOPED:
             parts[f"then.{name}.{over}"] = np.where(at < 0, np.nan, level[name][at])
@@ -173,16 +183,21 @@ def starts_early(axis: Floats) -> npt.NDArray[np.bool_]:
     return early
 
 
-def sums(inputs: Mapping[str, Floats], before: Mapping[str, float] | None = None) -> dict[str, Floats]:
+def sums(inputs: Mapping[str, Floats]) -> dict[str, Floats]:
     """Running sums over the Sessions: temperature x time and its time, hot time and its time."""
     seconds, temp_c, hot_h = inputs["duration_s"], inputs["temp_mean_c"], inputs["hot_h"]
     warm, hot = np.isfinite(temp_c), np.isfinite(hot_h)
-    added = {
-        "heat_c_s": np.where(warm, temp_c * seconds, 0.0),
-        "weight_s": np.where(warm, seconds, 0.0),
-        "hot_s": np.where(hot, hot_h * _HOUR_S, 0.0),
-        "seen_s": np.where(hot, seconds, 0.0),
+    with np.errstate(invalid="ignore", over="ignore"):
+        columns = (temp_c * seconds, seconds, hot_h * _HOUR_S, seconds)
+        added = [np.where(there, column, 0.0) for column, there in zip(columns, (warm, warm, hot, hot), strict=True)]
+        return {name: np.cumsum(column) + 0.0 for name, column in zip(SUMS, added, strict=True)}  # + 0.0: no -0.0
+
+
+def sums_row(known: Mapping[str, float]) -> dict[str, float]:
+    """What one Session adds to the `sums`."""
+    seconds, temp_c, hot_h = known["duration_s"], known["temp_mean_c"], known["hot_h"]
+    warm, hot = math.isfinite(temp_c), math.isfinite(hot_h)
+    added = (temp_c * seconds, seconds, hot_h * _HOUR_S, seconds)
+    return {
+        name: value if there else 0.0 for name, value, there in zip(SUMS, added, (warm, warm, hot, hot), strict=True)
     }
-    if before is not None:
-        return {name: column + before[name] for name, column in added.items()}
-    return {name: np.cumsum(column) for name, column in added.items()}

@@ -101,7 +101,7 @@ class Meter:
         self._xy = np.zeros(pack.series)  # per cell: current x voltage of the steps
         self._xx = np.zeros(pack.series)
         self._before: _Before | None = None
-        self._last_t_ns: int | None = None
+        self.last_t_ns: int | None = None
         self._least_step_a = STEP_C * pack.nominal_ah
         self._rest_a = REST_C * pack.nominal_ah
         self._step_least_v = STEP_LEAST_V.get(pack.chemistry, 0.0)
@@ -148,15 +148,15 @@ class Meter:
 
     def _passed_s(self, reading: Reading, before: _Before | None) -> float:
         """Seconds since the reading before; across a restart by UTC, where it is known."""
-        last_t_ns, t_ns = self._last_t_ns, reading.t_ns
+        before_t_ns, t_ns = self.last_t_ns, reading.t_ns
         if t_ns is not None:
-            self._last_t_ns = t_ns
+            self.last_t_ns = t_ns
         if before is not None and reading.mono_ns >= before.mono_ns:
             return (reading.mono_ns - before.mono_ns) / _SECOND_NS
         self._before = None
-        if t_ns is None or last_t_ns is None:
+        if t_ns is None or before_t_ns is None:
             return 0.0
-        return max(t_ns - last_t_ns, 0) / _SECOND_NS
+        return max(t_ns - before_t_ns, 0) / _SECOND_NS
 
     def _take_bms(self, reading: Reading) -> None:
         sums = self._sums
@@ -254,7 +254,7 @@ class Meter:
         """All of it, to be kept: 16 bytes a cell and a few hundred more."""
         charge = self._charge.state()
         head = _HEAD.pack(_MAGIC, self._xy.size, len(self._looks), len(charge), _SUM_COUNT)
-        t_ns = -1 if self._last_t_ns is None else self._last_t_ns
+        t_ns = -1 if self.last_t_ns is None else self.last_t_ns
         numbers = struct.pack(f"<q{_SUM_COUNT}d", t_ns, *_SUMS(self._sums))
         lists = struct.pack(f"<{len(self._looks) + len(charge)}d", *self._looks, *charge)
         return head + numbers + lists + self._xy.tobytes() + self._xx.tobytes()
@@ -268,7 +268,7 @@ class Meter:
             t_ns, *numbers = shape.unpack(state[_HEAD.size :])
         except struct.error as error:
             raise MeterStateError(f"kept measurements cannot be read: {error}") from None
-        self._last_t_ns = None if t_ns < 0 else t_ns
+        self.last_t_ns = None if t_ns < 0 else t_ns
         self._sums = _Sums(*numbers[:sums])
         self._looks = numbers[sums : sums + looks]
         self._charge.restore(numbers[sums + looks : sums + looks + charge])
