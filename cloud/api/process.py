@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from cloud import db, rollup
 from cloud.api.answers import ApiProblem
 from cloud.api.app import build_app
+from cloud.api.fleet import Fleet
 from cloud.api.metrics import Metrics
 from cloud.api.page import Page
 from cloud.api.reader import Reader
@@ -99,7 +100,7 @@ def assemble(config: Config, page: Page | None = None) -> tuple[ASGIApp, Hub]:
         housekeeping.stop(0.0)
         await bus.stop(2.5)
 
-    return build_app(State(config, reader, bus, hub, metrics), beside, page), hub
+    return build_app(State(config, reader, bus, hub, metrics, Fleet(reader)), beside, page), hub
 
 
 def run(config: Config) -> None:

@@ -80,17 +80,17 @@ def pack_key(conn: Connection, pack_id: str) -> int | None:
     return rows[0]["pack_key"] if rows else None
 
 
-def packs(conn: Connection, pack_id: str | None = None) -> list[Row]:
-    """What is known of one pack or of all, by id: its table row, device and status, and under `sample` the newest."""
-    found = facts(conn, pack_id)
-    newest_samples = {row["pack_id"]: row for row in _newest_samples(conn, pack_id)}
+def packs(conn: Connection, pack_ids: Sequence[str] | None = None) -> list[Row]:
+    """What is known of these packs or of all, by id: as `facts`, and under `sample` the newest."""
+    found = facts(conn, pack_ids)
+    newest_samples = {row["pack_id"]: row for row in _newest_samples(conn, pack_ids)}
     for fact in found:
         fact["sample"] = newest_samples.get(fact["pack_id"])
     return found
 
 
-def facts(conn: Connection, pack_id: str | None = None) -> list[Row]:
-    """The table row, device and status of one pack or of all, by id."""
+def facts(conn: Connection, pack_ids: Sequence[str] | None = None) -> list[Row]:
+    """Table row, device, status, newest prediction and its device's last report of these packs or of all, by id."""
     return ask(
         conn,
         f"""
@@ -103,14 +103,14 @@ def facts(conn: Connection, pack_id: str | None = None) -> list[Row]:
         FROM pack p JOIN pack_now n USING (pack_key)
         LEFT JOIN device d USING (device_key)
         LEFT JOIN LATERAL ({_LAST_REPORT}) m ON true
-        WHERE %(pack_id)s::text IS NULL OR p.pack_id = %(pack_id)s
+        WHERE %(pack_ids)s::text[] IS NULL OR p.pack_id = ANY(%(pack_ids)s)
         ORDER BY p.pack_id
         """,
-        {"pack_id": pack_id},
+        {"pack_ids": pack_ids},
     )
 
 
-def _newest_samples(conn: Connection, pack_id: str | None) -> list[Row]:
+def _newest_samples(conn: Connection, pack_ids: Sequence[str] | None) -> list[Row]:
     return ask(
         conn,
         f"""
@@ -128,9 +128,9 @@ def _newest_samples(conn: Connection, pack_id: str | None) -> list[Row]:
               AND s.seq = l.seq
         ) s
         LEFT JOIN extra_layout x ON x.layout_key = s.extra_layout
-        WHERE %(pack_id)s::text IS NULL OR p.pack_id = %(pack_id)s
+        WHERE %(pack_ids)s::text[] IS NULL OR p.pack_id = ANY(%(pack_ids)s)
         """,
-        {"pack_id": pack_id},
+        {"pack_ids": pack_ids},
     )
 
 
@@ -162,13 +162,11 @@ def events(conn: Connection, pack_id: str | None, only_open: bool, limit: int) -
     return ask(
         conn,
         """
-        SELECT * FROM (
-            SELECT DISTINCT ON (device, id) * FROM events
-            WHERE %(pack_id)s::text IS NULL OR pack_id = %(pack_id)s
-            ORDER BY device, id, (cleared_t_ns IS NULL), t_ns DESC NULLS LAST, seq DESC
-        ) newest
-        WHERE NOT %(only_open)s OR cleared_t_ns IS NULL
-        ORDER BY coalesce(since_t_ns, t_ns) DESC NULLS LAST, seq DESC
+        SELECT device, boot, seq, t, pack_id, mono_ns, t_ns, id, code, severity, cell, value, threshold, reference,
+               since_t_ns, cleared_t_ns, confidence
+        FROM events_now
+        WHERE (%(pack_id)s::text IS NULL OR pack_id = %(pack_id)s) AND (NOT %(only_open)s OR cleared_t_ns IS NULL)
+        ORDER BY order_ns DESC, seq DESC
         LIMIT %(limit)s
         """,
         {"pack_id": pack_id, "only_open": only_open, "limit": limit},
