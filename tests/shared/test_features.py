@@ -93,7 +93,8 @@ def test_features_of_a_steady_life_are_what_the_table_says() -> None:
     sessions = [
         Session(
             pack_id="P", seq=k, mono_ns=k, duration_s=86_400.0, cycles=float(k), age_days=k + 1.0,
-            soh_bms=1 - k / 10_000, r_step_mohm=0.4 + k / 1000, r_step_max_mohm=0.5 + k / 800, cell_dev_mv=5 + k / 100, temp_mean_c=20.0,
+            soh_bms=1 - k / 10_000, r_step_mohm=0.4 + k / 1000,
+            r_step_max_mohm=0.5 + k / 800, cell_dev_mv=5 + k / 100, temp_mean_c=20.0,
             temp_spread_c=2.0, hot_h=6.0, window_ah=70 - k / 100,
         )
         for k in range(500)
