@@ -52,12 +52,16 @@ def add_replay(commands: Commands) -> None:
     parser = _command(
         commands,
         "replay",
-        "sends a CSV or a candump log as if it were measured now; 0 only when all of it is acknowledged",
+        "sends a CSV, a candump log or a file of records; 0 only when all of it is acknowledged",
         "edge replay trip.csv.gz --mapping trip.toml --config edge.toml",
         "edge replay drive.log --speed 10 --mapping mapping.toml -o samples.jsonl",
+        "edge replay LIFE.jsonl.gz --config edge.toml",
     )
     parser.add_argument(
-        "file", metavar="F", help="a CSV with a mapping that has a table [csv], or a candump log; .gz too"
+        "file",
+        metavar="F",
+        help="a CSV with a mapping that has a table [csv], a candump log, or NAME.jsonl with a Session or Event "
+        "a line; .gz too",
     )
     parser.add_argument("--speed", type=_speed, default=None, metavar="N|max", help="times real time (default: max)")
     parser.add_argument("--config", metavar="C", help=_CONFIG_HELP)
@@ -149,11 +153,14 @@ def _replay(args: argparse.Namespace) -> int:
     from edge.clock import Clock
     from edge.mapping import load_mapping
     from edge.progress import ProgressLine
+    from edge.record_files import is_record_file
     from edge.replay import MOST_PENDING, Pace, opened_output, send_samples, write_samples
     from edge.sources.replay import Notes, content_boot, count_lines, csv_samples, log_samples
 
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     path = Path(args.file)
+    if is_record_file(path):
+        return _replay_records(args, path)
     config = load_config(find_config(args.config)) if args.config or not args.out else None
     mapping_path, pack_id = _mapping_and_pack(args, config)
     mapping = load_mapping(mapping_path)
@@ -188,6 +195,32 @@ def _replay(args: argparse.Namespace) -> int:
         ).acked
     line.end(done)
     _tell(notes, sys.stderr)
+    return 0
+
+
+def _replay_records(args: argparse.Namespace, path: Path) -> int:
+    """Sessions and Events of a file, as fast as Receipts allow: they say themselves of which pack and when."""
+    from edge.clock import Clock
+    from edge.progress import ProgressLine
+    from edge.record_files import checked, records
+    from edge.replay import chunked, send_samples
+
+    if args.out or args.speed or args.mapping or args.pack or args.channel:
+        raise ConfigError(f"{path} holds records that are sent as they are: give it with --config alone")
+    config = load_config(find_config(args.config))
+    transport = _transport(config)
+    whole = checked(path)
+    clock = Clock("system")
+    line = ProgressLine(path.name, whole.records, lambda: clock.mono_ns() / 1e9)
+    done = send_samples(
+        chunked(records(path)),
+        device=config.device,
+        boot=whole.boot,
+        transport=transport,
+        clock=clock,
+        shown=line.show,
+    ).acked
+    line.end(done)
     return 0
 
 

@@ -6,9 +6,6 @@ a power cut at most `flush_s`. What cannot be read is begun anew, and said.
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import io
 import logging
 import threading
 from collections.abc import Iterator
@@ -17,9 +14,9 @@ from pathlib import Path
 from typing import Final
 
 from edge.history_file import Kept, read, write
-from shared.errors import ConfigError, WireError
+from edge.record_files import file_sha256, records
+from shared.errors import ConfigError
 from shared.features import Features, FeatureStateError, History, Meter, PackFacts, Reading
-from shared.record_lines import from_line
 from shared.records import Session
 
 log = logging.getLogger(__name__)
@@ -31,7 +28,6 @@ MOST_PASTS: Final = 16
 _FOLDER: Final = "features"
 _SECOND_NS: Final = 1_000_000_000
 _DAY_S: Final = 86_400.0
-_MAX_PAST_BYTES: Final = 64 << 20
 
 
 class FeatureStore:
@@ -100,12 +96,11 @@ class FeatureStore:
         The file is all that is known of the pack until now: another file later takes its place. Nothing of it is sent.
         ConfigError if it cannot be read or tells of another pack.
         """
-        body = _past_bytes(path)
-        pack, digest = self._packs[pack_id], hashlib.sha256(body).hexdigest()
+        pack, digest = self._packs[pack_id], file_sha256(path)
         if digest in pack.kept.pasts:
             return 0
         history = History()
-        for session in _sessions(path, body, pack_id):
+        for session in _sessions(path, pack_id):
             history.add(session)
         if not history.sessions:
             raise ConfigError(f"{path} holds no session of {pack_id}")
@@ -241,29 +236,10 @@ class _Pack:
         self.kept.note()
 
 
-def _past_bytes(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            body = file.read(_MAX_PAST_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    if len(body) > _MAX_PAST_BYTES:
-        raise ConfigError(f"{path} is larger than {_MAX_PAST_BYTES >> 20} MB: that is no past of one pack")
-    return body
-
-
-def _sessions(path: Path, body: bytes, pack_id: str) -> Iterator[Session]:
+def _sessions(path: Path, pack_id: str) -> Iterator[Session]:
     """The Sessions of a file; its other records are passed over."""
-    raw = io.BytesIO(body)
-    stream = gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw
-    try:
-        for number, line in enumerate(stream, 1):
-            record = from_line(line, f"{path} line {number}") if line.strip() else None
-            if record is not None and record.pack_id != pack_id:
-                raise ConfigError(f"{path} line {number} tells of {record.pack_id}, it should tell of {pack_id}")
-            if isinstance(record, Session):
-                yield record
-    except WireError as error:
-        raise ConfigError(str(error)) from None
-    except (OSError, EOFError) as error:
-        raise ConfigError(f"{path} is no whole gzip file: {error}") from None
+    for record in records(path):
+        if record.pack_id != pack_id:
+            raise ConfigError(f"{path} tells of {record.pack_id}, it should tell of {pack_id}")
+        if isinstance(record, Session):
+            yield record

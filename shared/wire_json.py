@@ -15,7 +15,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
 from decimal import Decimal
-from functools import cache
 from typing import Any, Final, TypeVar, get_args, get_type_hints
 
 from shared.batch import MAX_BODY_BYTES, MAX_COLUMNS, MAX_ROWS, MAX_VALUES, SCHEMA, Batch, check
@@ -39,6 +38,7 @@ from shared.records import Estimate, Event, Gap, Receipt, Report, Sample, Sessio
 _BOOT: Final = re.compile(r"[0-9a-fA-F]{16}")
 _MAX_DECIMALS: Final = 9
 _KINDS: Final = {"estimates": Estimate, "events": Event, "reports": Report, "gaps": Gap, "sessions": Session}
+_HINTS: Final[dict[Any, dict[str, Any]]] = {kind: get_type_hints(kind) for kind in _KINDS.values()}
 _INT_LIMIT: Final = 2**62
 _SAFE_INT: Final = 2**53 - 1
 T = TypeVar("T")
@@ -249,7 +249,7 @@ def _sample(item: Any, where: str) -> Sample:
 
 def single_of(kind: type[T], item: Any, where: str) -> T:
     """Any record but a Sample: each field read by its declared type."""
-    hints = _hints(kind)
+    hints = _HINTS[kind]
     values: dict[str, Any] = {}
     for name, value in _object(item, where).items():
         if name not in hints:
@@ -260,11 +260,6 @@ def single_of(kind: type[T], item: Any, where: str) -> T:
         if spec.default is MISSING and spec.default_factory is MISSING and spec.name not in values:
             raise WireError("malformed", f"{where} has no {spec.name}")
     return kind(**values)
-
-
-@cache
-def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
 
 
 def _typed(hint: Any, name: str, value: Any, where: str) -> Any:

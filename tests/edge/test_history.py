@@ -205,10 +205,10 @@ def test_events_in_a_past_are_passed_over(tmp_path: Path) -> None:
     ("content", "said"),
     [
         (None, "p.jsonl.gz cannot be read: No such file"),
-        (b"", "is no whole gzip file|holds no session"),
+        (b"", "holds no session"),
         (gzip.compress(b"")[:-4], "is no whole gzip file"),
         (gzip.compress(b"{}\n"), "p.jsonl.gz line 1 has no kind"),
-        (gzip.compress(to_line(past(1, "OTHER")[0]).encode()), "line 1 tells of OTHER"),
+        (gzip.compress(to_line(past(1, "OTHER")[0]).encode()), "tells of OTHER"),
         (gzip.compress(b"\n"), "holds no session"),
         (b"no gzip", "is no whole gzip file"),
     ],
