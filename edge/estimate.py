@@ -58,7 +58,7 @@ class ActiveModel(Protocol):
         """Of the file."""
 
 
-class Models(Protocol):
+class ModelChoice(Protocol):
     """Who decides which model runs, and is told how it does."""
 
     @property
@@ -77,7 +77,7 @@ class Estimator:
 
     def __init__(
         self,
-        models: Models | None,
+        models: ModelChoice | None,
         *,
         feature_schema: str,
         interval_s: float,
@@ -103,11 +103,12 @@ class Estimator:
 
     def due(self, mono_ns: int) -> bool:
         """Whether Questions are wanted now: each interval, and at once after the process had to be started anew."""
-        if mono_ns + int(_SLACK_S * _SECOND_NS) < self._due_ns and not self._wanted:
+        late_ns = mono_ns + int(_SLACK_S * _SECOND_NS) - self._due_ns
+        if late_ns < 0 and not self._wanted:
             return False
         self._wanted = False
         # After a stall the times that have passed are skipped, not made up for.
-        self._due_ns = max(self._due_ns, mono_ns - self._interval_ns // 2) + self._interval_ns
+        self._due_ns += self._interval_ns * (1 + late_ns // self._interval_ns)
         return True
 
     def offer(self, questions: Sequence[Question]) -> None:

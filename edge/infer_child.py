@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import json
 import os
 import resource
@@ -92,16 +93,13 @@ def _answer(sessions: list[_Session], asked: bytes) -> bytes:
 
 def _runtime() -> Any:
     """onnxruntime, if it is new enough; ImportError."""
-    import numpy as np
-    import onnxruntime
-
-    assert np.dtype("<f4").itemsize == 4
-    found = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # else it keeps a data base in the home folder and sends it to its maker
+    runtime: Any = importlib.import_module("onnxruntime")
+    found = tuple(int(part) for part in runtime.__version__.split(".")[:2])
     if found < LEAST_RUNTIME:
         least = ".".join(map(str, LEAST_RUNTIME))
-        raise ImportError(f"onnxruntime {onnxruntime.__version__} is installed, at least {least} is needed")
-    onnxruntime.disable_telemetry_events()
-    return onnxruntime
+        raise ImportError(f"onnxruntime {runtime.__version__} is installed, at least {least} is needed")
+    return runtime
 
 
 def _limit(memory_mb: float, cpu_s: int | None) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edge.books import Books, Tally
 from edge.config import Config
+from edge.model_command import models_folder, stored_status
 from edge.outbox_inspect import read_books
 from shared.records import boot_hex
 
@@ -41,6 +42,7 @@ def agent_status(agent: Agent) -> dict[str, Any]:
             "t_ns": None if offset_ns is None else now_ns + offset_ns,
         },
         "uplink": _uplink(agent, now_ns),
+        "model": agent.models.status(),
         "packs": [lane.status(now_ns) for lane in agent.lanes],
     }
     return status | _accounts(agent.outbox.books(), config, agent.store_problem)
@@ -58,6 +60,7 @@ def stopped_status(config: Config) -> dict[str, Any]:
         "boot": boot_hex(books.boot) if books.boot else None,
         "clock": None,
         "uplink": None,
+        "model": stored_status(models_folder(config)) | {"problem": None, "inference": None},
         "packs": [],
     }
     return status | _accounts(books, config, None)
