@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from cloud.api import image
-from cloud.api.answers import Json
+from cloud.api.answers import ApiProblem, Json
 from cloud.api.state import State, state_of
 from cloud.bus import BusAway
 from cloud.db import queries_release
@@ -75,7 +75,12 @@ async def desired(
     """What the cloud wants of the device: its uplink mode (live while someone watches), and its model (null: keep)."""
     state = state_of(request)
     known = device if device is not None and ID.fullmatch(device) else None
-    mode, bundle = await asyncio.to_thread(state.reader.ask, queries_release.desired, known)
+    try:
+        mode, bundle = await asyncio.to_thread(state.reader.ask, queries_release.desired, known)
+    except ApiProblem:
+        if known is not None:  # its own wishes are not known now
+            raise
+        mode = bundle = None
     live = "live" if state.hub.watches(device) else None
     return Json({"mode": live or mode or state.config.uplink_mode, "bundle": bundle})
 
