@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -102,7 +103,10 @@ def signer_of(body: bytes, path: Path) -> CryptoSigner:
 
 def make_folder(folder: Path, mode: int = 0o755) -> None:
     """Creates it and what is above it; OSError."""
-    folder.mkdir(parents=True, exist_ok=True, mode=mode)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=mode)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from error
 
 
 def write_atomically(path: Path, body: bytes, mode: int = 0o644) -> None:

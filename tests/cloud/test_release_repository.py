@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -52,6 +53,13 @@ class Device:
         updater._trusted_set.reference_time = now
         target = updater.get_targetinfo(name)
         return None if target is None else Path(updater.download_target(target)).read_bytes()
+
+
+@pytest.fixture(autouse=True)
+def forgetful(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test but one pulls the plug, so nothing need be on disk."""
+    if "on_disk" not in request.node.name:
+        monkeypatch.setattr(release_keys.os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture
@@ -128,7 +136,7 @@ def test_without_renewal_all_ends_after_a_day(device: Device, days: float, holds
 
 
 def test_renewed_daily_it_holds_for_years_and_stays_small(device: Device, repository: Repository) -> None:
-    for day in range(0, 800, 5):  # an API that is started every fifth day
+    for day in range(0, 800, 10):  # an API that is started every tenth day
         repository.renew(NOW + day * DAY)
         if day % 100 == 0:
             assert device.sees("a-1.bundle", NOW + (day + 0.9) * DAY) == b"one"
@@ -162,6 +170,27 @@ def test_a_device_follows_rotations_of_every_key(tmp_path: Path, device: Device,
     assert Device(tmp_path / "new", repository).sees("b-2.bundle", NOW) == b"two", "from the very first root"
     assert not set(old.values()) & {repository.keys.signer(role).public_key.keyid for role in ROLES}
     assert not list(repository.keys.folder.glob("*.next.pem"))
+
+
+def test_every_file_is_on_disk_before_its_name_and_its_name_before_the_next_file(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    sync, rename = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        done.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        sync(descriptor)
+
+    def renamed(source: Path, target: Path) -> None:
+        done.append("name")
+        rename(source, target)
+
+    monkeypatch.setattr(release_keys.os, "fsync", synced)
+    monkeypatch.setattr(release_keys.os, "replace", renamed)
+    repository.publish("a-1.bundle", b"one", {"counter": 1}, NOW)
+    repository.renew(NOW)
+    assert done == ["file", "name", "folder"] * (len(done) // 3) and len(done) >= 14 * 3
 
 
 class Killed(BaseException):
