@@ -13,12 +13,13 @@ from typing import Any, Final, Literal
 from cloud.api.reader import Reader
 from cloud.db import queries_fleet
 from cloud.db.queries_packs import Row
+from shared.records import MODES
 
 Show = Literal["all", "critical", "warning", "stale", "unpredicted"]
 Order = Literal["id", "status", "soc", "soh", "temp", "spread", "rul", "failure", "age"]
 SHOWS: Final[tuple[Show, ...]] = ("all", "critical", "warning", "stale", "unpredicted")
-STALE_AFTER: Final = timedelta(seconds=15)
-"""A pack whose newest sample is older than this is stale; the page says the same."""
+_STALE_AFTER_S: Final = 15.0
+_STALE_AFTER_SENDS: Final = 3
 KEPT_S: Final = 2.0
 _UNKNOWN: Final = float("inf")
 _DIGITS: Final = re.compile(r"(\d+)")
@@ -60,13 +61,23 @@ class Fleet:
             return self._rows
 
 
-def choose(rows: Sequence[Row], choice: Choice, now: datetime) -> tuple[list[str], dict[Show, int]]:
-    """The ids of the packs that fit, in order, and how many of all packs each of SHOWS has."""
+def stale_after_s(mode: str | None, default: str) -> float:
+    """How old a pack's newest sample may be before it is stale: a device in economy mode is silent for a minute."""
+    return max(_STALE_AFTER_S, _STALE_AFTER_SENDS * MODES[mode or default])
+
+
+def choose(
+    rows: Sequence[Row], choice: Choice, now: datetime, default_mode: str = "normal"
+) -> tuple[list[str], dict[Show, int]]:
+    """The ids of the packs that fit, in order, and how many of all packs each of SHOWS has.
+
+    default_mode: the uplink mode of devices that have none of their own.
+    """
     words = choice.search.lower().split()
     counts: dict[Show, int] = dict.fromkeys(SHOWS, 0)
     chosen = []
     for row in rows:
-        belongs = _belongs(row, now)
+        belongs = _belongs(row, now, default_mode)
         for show in belongs:
             counts[show] += 1
         if choice.show in belongs and all(word in _text(row) for word in words):
@@ -90,12 +101,12 @@ def level(row: Row) -> int | None:
     return found
 
 
-def _belongs(row: Row, now: datetime) -> list[Show]:
+def _belongs(row: Row, now: datetime, default_mode: str) -> list[Show]:
     shows: list[Show] = ["all"]
     worst = level(row)
     if worst in (1, 2):
         shows.append("warning" if worst == 1 else "critical")
-    if row["t"] is None or now - row["t"] > STALE_AFTER:
+    if row["t"] is None or now - row["t"] > timedelta(seconds=stale_after_s(row["mode"], default_mode)):
         shows.append("stale")
     if row["rul"] is None:
         shows.append("unpredicted")

@@ -45,22 +45,24 @@ def packs(
     Sample of all. With a limit, what the choice is made by may be 2 s old.
     """
     state = state_of(request)
+    mode = state.config.uplink_mode
     rows = state.fleet.rows(fresh=limit is None)
     newest = max((row["t"] for row in rows if row["t"]), default=None)
-    ids, counts = choose(rows, Choice(search=search, show=show, order=order), datetime.now(UTC))
+    ids, counts = choose(rows, Choice(search=search, show=show, order=order), datetime.now(UTC), mode)
     page = ids[offset : None if limit is None else offset + limit]
     found = {row["pack_id"]: row for row in state.reader.ask(queries_packs.packs, page)} if page else {}
-    records = [pack_record(found[pack_id]) for pack_id in page if pack_id in found]
+    records = [pack_record(found[pack_id], mode) for pack_id in page if pack_id in found]
     return Json({"packs": records, "total": len(ids), "counts": counts, "t": when(newest)})
 
 
 @router.get("/packs/{pack_id}", responses=_UNKNOWN)
 def pack(request: Request, pack_id: str) -> Json:
     """One pack, as in the list."""
-    found = state_of(request).reader.ask(queries_packs.packs, [pack_id])
+    state = state_of(request)
+    found = state.reader.ask(queries_packs.packs, [pack_id])
     if not found:
         raise no_pack(pack_id)
-    return Json(pack_record(found[0]))
+    return Json(pack_record(found[0], state.config.uplink_mode))
 
 
 @router.get("/packs/{pack_id}/samples", responses=_WRONG)

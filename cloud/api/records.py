@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from cloud.api.fleet import stale_after_s
 from cloud.api.texts import event_text
 from cloud.db.queries_packs import Row
 from cloud.live import iso
@@ -40,14 +41,15 @@ def sample_record(row: Row) -> dict[str, Any]:
     }
 
 
-def pack_record(row: Row) -> dict[str, Any]:
-    """A pack from a row of `queries_packs.packs`."""
-    sample = row.pop("sample")
+def pack_record(row: Row, default_mode: str) -> dict[str, Any]:
+    """A pack from a row of `queries_packs.packs`; default_mode: of devices without an uplink mode of their own."""
+    sample, mode = row.pop("sample"), row.pop("mode")
     latest = sample_record(sample) if sample else None
     estimate, model = estimate_record(row), model_record(row)
     return row | {
         "commissioned": row["commissioned"].isoformat() if row["commissioned"] else None,
         "t": latest["t"] if latest else None,
+        "stale_after_s": stale_after_s(mode, default_mode),
         "latest": latest,
         "estimate": estimate,
         "model": model,

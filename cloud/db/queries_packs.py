@@ -94,7 +94,7 @@ def facts(conn: Connection, pack_ids: Sequence[str] | None = None) -> list[Row]:
     return ask(
         conn,
         f"""
-        SELECT p.pack_id, d.device, p.vehicle, p.fleet, p.chemistry, p.series, p.parallel, p.nominal_ah,
+        SELECT p.pack_id, d.device, d.mode, p.vehicle, p.fleet, p.chemistry, p.series, p.parallel, p.nominal_ah,
                p.nominal_v, p.layout_file, p.limits, p.commissioned, p.tags,
                (ARRAY['good', 'warning', 'critical'])[1 + n.band] AS status,
                n.e_t_ns, n.rul_cycles, n.rul_cycles_lo, n.rul_cycles_hi, n.p_eol_100, n.failure_probability,

@@ -189,6 +189,24 @@ def test_a_devices_own_band_event_stands_for_the_computed_alert_of_that_pack_and
     assert [a["value"] for a in alerts] == [480.0]  # the device says it is over: the reading is judged again
 
 
+def test_an_event_that_was_cleared_stays_so_whatever_arrives_late(api: Api) -> None:
+    """Records of one event come in any order: the road up sends what is urgent first and a backlog last."""
+    car = Car(api)
+    car.sample(3)
+    raised: dict[str, object] = {"id": "e1", "code": "rul_band", "severity": "warning", "value": 490.0}
+    worse = raised | {"severity": "critical", "value": 90.0}
+    car.send(events=[worse | {"t_ns": t_ns(20)}])
+    car.send(events=[raised | {"t_ns": t_ns(30)}])
+    (event,) = told(api, "/api/v1/packs/P/events?only_open=true")["events"]
+    assert (event["severity"], event["value"]) == ("critical", 90.0)
+    car.send(events=[raised | {"t_ns": t_ns(10), "cleared_t_ns": t_ns(10), "value": 600.0}])
+    car.send(events=[worse | {"t_ns": t_ns(5)}])
+    assert told(api, "/api/v1/events?only_open=true")["events"] == []
+    (event,) = told(api, "/api/v1/events")["events"]
+    assert event["cleared"] is not None
+    assert not [alert for alert in told(api, "/api/alerts") if alert["code"] == "rul_band"]
+
+
 def test_events_of_bands_are_told_in_the_units_of_people(api: Api) -> None:
     car = Car(api)
     car.sample(3)

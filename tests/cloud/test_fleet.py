@@ -21,7 +21,7 @@ def pack(pack_id: str, **values: Any) -> dict[str, Any]:
     row = {
         "pack_id": pack_id, "device": "gw", "vehicle": f"CAR_{pack_id}", "fleet": "north", "chemistry": "nmc",
         "tags": ["taxi"], "t": NOW, "state": "drive", "soc_bms": 0.5, "soh": 0.9, "temp_max_c": 25.0, "spread_v": 0.01,
-        "band": 0, "rul": 900.0, "failure": 0.01, "model_id": "base-1", "alarms": (),
+        "band": 0, "rul": 900.0, "failure": 0.01, "model_id": "base-1", "mode": None, "alarms": (),
     }  # fmt: skip
     return row | values
 
@@ -52,6 +52,12 @@ def test_a_pack_that_never_sent_has_been_silent_for_the_longest_time() -> None:
     rows = [*PACKS, pack("NEW", t=None, band=None, soc_bms=None, rul=None)]
     assert choose(rows, Choice(order="age"), NOW)[0][0] == "NEW"
     assert choose(rows, Choice(show="stale"), NOW)[0] == ["B2", "NEW"]
+
+
+def test_a_device_that_sends_once_a_minute_is_not_stale_in_between() -> None:
+    rows = [pack("A", t=NOW - timedelta(seconds=70)), pack("B", t=NOW - timedelta(seconds=70), mode="economy")]
+    assert choose(rows, Choice(show="stale"), NOW)[0] == ["A"]
+    assert choose(rows, Choice(show="stale"), NOW, "economy")[0] == []
 
 
 def test_search_takes_every_word_and_counts_are_of_all_packs() -> None:

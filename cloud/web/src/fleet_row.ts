@@ -5,8 +5,7 @@ import { el, setAttribute, setText } from "./dom.ts";
 import { Gauge, LIST_SCALE, riskBand } from "./gauge.ts";
 import { cyclesText, percentText, shortReason } from "./prediction_words.ts";
 import {
-  type Pack, SIMULATED, STALE_AFTER_S, type Sample, hottest_c, isSimulated, prediction, seconds, spread_mv, statusOf,
-  tagsOf,
+  type Pack, SIMULATED, type Sample, hottest_c, isSimulated, isStale, prediction, seconds, spread_mv, statusOf, tagsOf,
 } from "./records.ts";
 import { Sparkline, type Trend } from "./sparkline.ts";
 import { ageWords, decimal, fieldText, flowWords, missing, stateWords } from "./words.ts";
@@ -116,7 +115,8 @@ export class FleetRow {
     const last_s = seconds(pack.t);
     const age_s = last_s === null ? null : now_s - last_s;
     setText(this.#age, ageWords(age_s));
-    setAttribute(this.root, "data-stale", age_s === null || age_s > STALE_AFTER_S);
-    if (trend) this.#spark.show(trend, age_s !== null && age_s > STALE_AFTER_S ? last_s! : now_s);
+    const stale = isStale(pack, now_s);
+    setAttribute(this.root, "data-stale", stale);
+    if (trend) this.#spark.show(trend, stale && last_s !== null ? last_s : now_s);
   }
 }

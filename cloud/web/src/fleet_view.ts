@@ -7,7 +7,7 @@ import { type Choice, addressOf, choiceOf, rememberFleet } from "./fleet.ts";
 import { FleetBar } from "./fleet_bar.ts";
 import { FleetRow } from "./fleet_row.ts";
 import { Live } from "./live.ts";
-import { type Estimate, type Pack, type Sample, isNewer, seconds } from "./records.ts";
+import { type Estimate, type Pack, STALE_AFTER_S, type Sample, isNewer, seconds } from "./records.ts";
 import { SPARK_SPAN_S, SPARK_STEP_S, Trend } from "./sparkline.ts";
 import type { View } from "./view.ts";
 
@@ -181,7 +181,7 @@ export class FleetView implements View {
     const now_s = serverNow_s();
     this.#ticks += 1;
     for (const [packId, row] of this.#rows) row.tick(this.#packs.get(packId)!, now_s, this.#trends.get(packId));
-    this.#connection.show(this.#last_s || null);
+    this.#connection.show(this.#last_s || null, staleAfter_s([...this.#packs.values()]));
     if (!document.hidden && this.#ticks % (this.#live ? READ_AGAIN_S : ASK_AGAIN_S) === 0) void this.#read();
   }
 
@@ -231,6 +231,11 @@ export class FleetView implements View {
       if (pack) this.#rows.get(packId)?.tick(pack, serverNow_s(), trend);
     }
   }
+}
+
+/** How old the newest data of all may be: as old as that of the pack that sends least often. */
+function staleAfter_s(packs: readonly Pack[]): number {
+  return Math.max(STALE_AFTER_S, ...packs.map((pack) => pack.stale_after_s));
 }
 
 function emptyFleet(): HTMLElement {

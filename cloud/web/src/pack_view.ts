@@ -14,7 +14,7 @@ import { Live } from "./live.ts";
 import { Prediction } from "./prediction.ts";
 import { isOnTheWay } from "./prediction_words.ts";
 import { StatusPill } from "./reading.ts";
-import { type Estimate, type Pack, STALE_AFTER_S, type Sample, isNewer, isSimulated, seconds, statusOf } from "./records.ts";
+import { type Estimate, type Pack, type Sample, isNewer, isSimulated, isStale, seconds, statusOf } from "./records.ts";
 import { ageWords, stateWords } from "./words.ts";
 import type { View } from "./view.ts";
 
@@ -139,7 +139,7 @@ export class PackView implements View {
     const last_s = seconds(this.#pack?.t);
     if (last_s === null) return;
     this.#early = [];
-    const to_s = Math.abs(now_s - last_s) > STALE_AFTER_S ? last_s : now_s;
+    const to_s = isStale(this.#pack!, now_s) || last_s > now_s ? last_s : now_s;
     const step = "step_s" in range ? { step_s: range.step_s } : {};
     const span = { from_s: to_s - range.span_s, to_s: to_s + 1, ...step };
     const query = { ...span, fields: CHART_FIELDS, signal: seeding.signal };
@@ -220,8 +220,8 @@ export class PackView implements View {
     const last_s = seconds(this.#pack?.t);
     const age_s = last_s === null ? null : now_s - last_s;
     setText(this.#age, this.#pack ? ageWords(age_s) : "");
-    setAttribute(this.root, "data-stale", age_s === null || age_s > STALE_AFTER_S);
-    this.#connection.show(last_s);
+    setAttribute(this.root, "data-stale", !this.#pack || isStale(this.#pack, now_s));
+    this.#connection.show(last_s, this.#pack?.stale_after_s);
   }
 
   #tick(): void {
@@ -231,9 +231,8 @@ export class PackView implements View {
     this.#charts.draw(now_s);
     this.#alarms.draw();
     this.#prediction.tick(now_s);
-    const last_s = seconds(this.#pack?.t);
-    const changing = isOnTheWay(this.#pack?.model ?? null);
-    const doubtful = changing || this.#failed || last_s === null || now_s - last_s > STALE_AFTER_S;
+    const pack = this.#pack;
+    const doubtful = this.#failed || !pack || isStale(pack, now_s) || isOnTheWay(pack.model);
     if (this.#ticks % (doubtful ? READ_AGAIN_IN_DOUBT_S : READ_AGAIN_S) === 0) void this.#read();
   }
 }

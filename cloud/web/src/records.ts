@@ -61,6 +61,7 @@ export interface Pack {
   fleet: string | null;
   tags: string[] | Record<string, string> | null;
   t: string | null;
+  stale_after_s: number; // how old the newest Sample may be: a device in economy mode sends once a minute
   latest: Sample | null;
   status: Status | null;
   estimate: Estimate | null;
@@ -79,6 +80,7 @@ export interface PackEvent {
   cleared?: string | null;
 }
 
+/** While nothing is known of how often the device sends. */
 export const STALE_AFTER_S = 15;
 /** The tag that says so. */
 export const SIMULATED = "simulated";
@@ -153,6 +155,12 @@ export function prediction(pack: Pack): Estimate {
 /** Whether the newer of two records is `other`; one without a time never is. */
 export function isNewer(other: { t?: string | null }, known: { t?: string | null } | null): boolean {
   return (seconds(other.t) ?? -Infinity) > (seconds(known?.t) ?? -Infinity);
+}
+
+/** Whether the pack has been silent for longer than its device should be. */
+export function isStale(pack: Pack, now_s: number): boolean {
+  const last_s = seconds(pack.t);
+  return last_s === null || now_s - last_s > pack.stale_after_s;
 }
 
 /** Whether what the pack sends is simulated, not measured. */

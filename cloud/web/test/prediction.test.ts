@@ -13,7 +13,7 @@ const SAID: Estimate = {
 };
 const pack = (t: string | null, estimate: Estimate | null): Pack => ({
   pack_id: "P", device: null, chemistry: null, series: null, parallel: null, nominal_ah: null, nominal_v: null,
-  vehicle: null, fleet: null, tags: null, t, status: null, latest: null, estimate, model: null,
+  vehicle: null, fleet: null, tags: null, t, status: null, latest: null, estimate, model: null, stale_after_s: 15,
 });
 const report = (step: ModelReport["step"], reason: string | null = null): ModelReport => ({
   model_id: "base-4", counter: 4, step, reason, t: at(0),

@@ -11,7 +11,7 @@ import { codeWords, decimal, fieldText, flowWords, missing, plain, spanWords } f
 const NOW_S = 1_800_000_000;
 const PACK: Pack = {
   pack_id: "B1", device: "edge-01", chemistry: "nmc", series: 96, parallel: 1, nominal_ah: 60, nominal_v: 350,
-  vehicle: "CAR_B1", fleet: "north", tags: ["taxi"], t: null, status: "good", latest: null, estimate: null, model: null,
+  vehicle: "CAR_B1", fleet: "north", tags: ["taxi"], t: null, status: "good", latest: null, estimate: null, model: null, stale_after_s: 15,
 };
 
 test("a missing number is said in words, never as 0", () => {
@@ -55,6 +55,7 @@ test("codes and spans of time read as words", () => {
 test("an open stream without data for 15 s is not called live", () => {
   assert.equal(linkWords("live", 3).text, "Live");
   assert.equal(linkWords("live", 40).text, "Connected, last data 40 s ago");
+  assert.equal(linkWords("live", 70, 180).text, "Live"); // a device in economy mode
   assert.equal(linkWords("offline", 40).look, "offline");
 });
 
