@@ -92,4 +92,5 @@ def device_record(row: Row) -> dict[str, Any]:
         "registered": when(row["registered_at"]),
         "last_seen": when(row["last_seen"]),
         "model": model_record(row),
+        "desired": row["desired"],
     }

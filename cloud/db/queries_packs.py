@@ -29,6 +29,10 @@ _LAST_REPORT: Final = """
     WHERE r.device_key = d.device_key
     ORDER BY coalesce(r.t, b.first_received_at) DESC NULLS LAST, r.seq DESC LIMIT 1"""
 """The last report on a model of a device `d`; one without a time (the clock was not trusted) is as old as its boot."""
+_DESIRED: Final = """
+    coalesce((SELECT bundle FROM assignment a WHERE a.device_key = d.device_key ORDER BY assignment_key DESC LIMIT 1),
+             (SELECT bundle FROM assignment a WHERE a.device_key IS NULL ORDER BY assignment_key DESC LIMIT 1))"""
+"""The bundle that a device `d` is told to run; null = none."""
 _SCALAR_NAMES: Final = tuple(name for spec in SCALARS for name in spec.names if spec.kind != "state")
 
 
@@ -99,7 +103,7 @@ def facts(conn: Connection, pack_ids: Sequence[str] | None = None) -> list[Row]:
                (ARRAY['good', 'warning', 'critical'])[1 + n.band] AS status,
                n.e_t_ns, n.rul_cycles, n.rul_cycles_lo, n.rul_cycles_hi, n.p_eol_100, n.failure_probability,
                n.in_domain, n.model_id, n.model_sha256, n.e_reason, n.stale,
-               m.model_id AS m_model_id, m.counter, m.step, m.reason, m.t_ns AS m_t_ns
+               m.model_id AS m_model_id, m.counter, m.step, m.reason, m.t_ns AS m_t_ns, {_DESIRED} AS desired
         FROM pack p JOIN pack_now n USING (pack_key)
         LEFT JOIN device d USING (device_key)
         LEFT JOIN LATERAL ({_LAST_REPORT}) m ON true
@@ -149,7 +153,7 @@ def devices(conn: Connection) -> list[Row]:
                (SELECT max(last_received_at) FROM received r WHERE r.device_key = d.device_key) AS last_seen,
                (SELECT coalesce(array_agg(pack_id ORDER BY pack_id), ARRAY[]::text[]) FROM pack p
                 WHERE p.device_key = d.device_key) AS packs,
-               m.model_id AS m_model_id, m.counter, m.step, m.reason, m.t_ns AS m_t_ns
+               m.model_id AS m_model_id, m.counter, m.step, m.reason, m.t_ns AS m_t_ns, {_DESIRED} AS desired
         FROM device d
         LEFT JOIN LATERAL ({_LAST_REPORT}) m ON true
         ORDER BY d.device

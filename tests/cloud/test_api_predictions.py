@@ -245,6 +245,22 @@ def test_a_device_shows_the_step_that_its_model_took_last(api: Api) -> None:
     assert told(api, "/api/v1/packs")["packs"][0]["model"] == device["model"]
 
 
+def test_packs_and_devices_show_the_model_that_they_are_told_to_run(api: Api, database: Database) -> None:
+    one, two = Car(api, "car-1", "P1"), Car(api, "car-2", "P2")
+    for car in (one, two):
+        car.sample(3)
+    assert told(api, "/api/v1/packs/P1")["desired"] is None
+    with db.connect(database) as conn:
+        for device, bundle in (("NULL", "base-1"), ("NULL", "base-2"), ("2", "base-3")):
+            counter = int(bundle[-1])
+            conn.execute(
+                f"INSERT INTO assignment (device_key, bundle, counter, sha256) VALUES ({device}, %s, %s, 'x')",
+                (bundle, counter),
+            )
+    assert [pack["desired"] for pack in told(api, "/api/v1/packs")["packs"]] == ["base-2", "base-3"]
+    assert [device["desired"] for device in told(api, "/api/v1/devices")["devices"]] == ["base-2", "base-3"]
+
+
 def test_a_report_from_a_boot_that_knows_no_time_is_not_older_than_all_others(api: Api) -> None:
     """`refused clock` has no time of its own, and so the report of last week's model hid it."""
     car = Car(api)

@@ -92,7 +92,7 @@ export class Prediction {
     setText(this.#step, stepName(pack.model));
     setAttribute(this.#step, "data-step", pack.model?.step ?? null);
     setAttribute(this.#step, "data-status", stepLook(pack.model));
-    setText(this.#sentence, modelSentence(pack.model, told.model_id));
+    setText(this.#sentence, modelSentence(pack.model, told.model_id, pack.desired));
   }
 
   /** Whether the model that answers has learned from simulated packs. */

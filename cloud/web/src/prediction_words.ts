@@ -59,9 +59,15 @@ export function reasonSentence(reason: string | null): string {
   return reason === null ? "" : NO_ANSWER[reason]?.[1] ?? `The car gives a reason: ${said(reason)}.`;
 }
 
-/** One sentence on where the car's model stands; `running` = the model whose answers come. */
-export function modelSentence(report: ModelReport | null, running: string | null): string {
-  if (!report) return running ? `${running} answers; the car has reported no change of its model.` : "The car has reported no model yet.";
+/** Where the car's model stands; `running` = the model whose answers come, `desired` = the one that it is told to run. */
+export function modelSentence(report: ModelReport | null, running: string | null, desired: string | null): string {
+  const news = desired !== null && desired !== running && desired !== report?.model_id;
+  const next = news ? ` ${desired} is assigned; the car has not said anything of it yet.` : "";
+  return (reportSentence(report, running) + next).trim();
+}
+
+function reportSentence(report: ModelReport | null, running: string | null): string {
+  if (!report) return running ? `${running} answers.` : "The car has reported no model yet.";
   const { model_id, step, reason } = report;
   const what = `${model_id} ${STEPS[step] ?? said(step)}`;
   if (step !== "refused" && step !== "rolled_back") return what;

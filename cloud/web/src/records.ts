@@ -66,6 +66,7 @@ export interface Pack {
   status: Status | null;
   estimate: Estimate | null;
   model: ModelReport | null;
+  desired: string | null; // the model that the device is told to run
 }
 
 export interface PackEvent {

@@ -13,7 +13,7 @@ const SAID: Estimate = {
 };
 const pack = (t: string | null, estimate: Estimate | null): Pack => ({
   pack_id: "P", device: null, chemistry: null, series: null, parallel: null, nominal_ah: null, nominal_v: null,
-  vehicle: null, fleet: null, tags: null, t, status: null, latest: null, estimate, model: null, stale_after_s: 15,
+  vehicle: null, fleet: null, tags: null, t, status: null, latest: null, estimate, model: null, stale_after_s: 15, desired: null,
 });
 const report = (step: ModelReport["step"], reason: string | null = null): ModelReport => ({
   model_id: "base-4", counter: 4, step, reason, t: at(0),
@@ -44,13 +44,17 @@ test("an estimate of a backlog, or without a time, is not newer", () => {
 });
 
 test("where a model stands is said in words, with the reason of a refusal and what goes on", () => {
-  assert.equal(modelSentence(report("proven"), "base-4"), "base-4 runs and has proven itself.");
+  assert.equal(modelSentence(report("proven"), "base-4", "base-4"), "base-4 runs and has proven itself.");
   assert.equal(
-    modelSentence(report("refused", "signature"), "base-3"),
+    modelSentence(report("refused", "signature"), "base-3", "base-4"),
     "base-4 was refused: its signature is not valid. base-3 goes on.",
   );
-  assert.equal(modelSentence(report("rolled_back", "new_reason"), null), "base-4 was taken back: new reason.");
-  assert.equal(modelSentence(null, null), "The car has reported no model yet.");
+  assert.equal(modelSentence(report("rolled_back", "new_reason"), null, null), "base-4 was taken back: new reason.");
+  assert.equal(modelSentence(null, null, null), "The car has reported no model yet.");
+  assert.equal(
+    modelSentence(report("proven"), "base-4", "base-5"),
+    "base-4 runs and has proven itself. base-5 is assigned; the car has not said anything of it yet.",
+  );
   assert.deepEqual((["seen", "activated", "proven", "refused", "rolled_back"] as const).map((s) => isOnTheWay(report(s))),
     [true, true, false, false, false]);
   assert.deepEqual([stepLook(report("proven")), stepLook(report("seen")), stepLook(null)], ["good", null, null]);

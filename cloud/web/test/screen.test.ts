@@ -11,7 +11,7 @@ import { codeWords, decimal, fieldText, flowWords, missing, plain, spanWords } f
 const NOW_S = 1_800_000_000;
 const PACK: Pack = {
   pack_id: "B1", device: "edge-01", chemistry: "nmc", series: 96, parallel: 1, nominal_ah: 60, nominal_v: 350,
-  vehicle: "CAR_B1", fleet: "north", tags: ["taxi"], t: null, status: "good", latest: null, estimate: null, model: null, stale_after_s: 15,
+  vehicle: "CAR_B1", fleet: "north", tags: ["taxi"], t: null, status: "good", latest: null, estimate: null, model: null, stale_after_s: 15, desired: null,
 };
 
 test("a missing number is said in words, never as 0", () => {
