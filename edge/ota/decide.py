@@ -234,7 +234,9 @@ def activated(state: State, t_ns: int | None) -> State:
     candidate, old = _candidate(state), state.active
     assert candidate.sha256 is not None
     model = Model(model_id=candidate.model_id, counter=candidate.counter, sha256=candidate.sha256)
-    keep = old if old is not None and (old.proven or state.previous is None) else state.previous
+    keep = state.previous if old is None or not old.proven else old
+    if keep is None or keep.sha256 == model.sha256:
+        keep = old
     state = replace(state, active=model, previous=keep, candidate=None, good=0, crashes=0, noted=None)
     return _told(state, model, "activated", t_ns=t_ns)
 

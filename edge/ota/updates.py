@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import threading
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from edge.clock import Clock
 from edge.ota import decide
 from edge.ota.fetch import Origin, Web, WrongLength
+from edge.ota.keeper import Active, Keeper
 from edge.ota.state import OPERATOR, State, Told, status_of
 from edge.ota.store import Folder, StoreError, file_sha256
 from edge.transport import Forbidden, Unavailable
 from shared.bundle import MAX_BYTES, Bundle, BundleError, read
-from shared.errors import ConfigError, PacktwinError
+from shared.errors import ConfigError
 from shared.manifest import REASONS
 
 if TYPE_CHECKING:
@@ -38,19 +36,7 @@ _FIRST_WAIT_S: Final = 2.0
 _LONGEST_WAIT_S: Final = 60.0
 _LONGEST_DOUBT_S: Final = 300.0
 _LONGEST_AGAIN_S: Final = 3600.0
-_LOCK_TRIES: Final = 30
-_LOCK_WAIT_S: Final = 0.1
 _IMAGE: Final = "/device/v1/image/"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Active:
-    """The bundle to run. path: its file; it stays where it is at least until the next `step`."""
-
-    path: Path
-    model_id: str
-    counter: int
-    sha256: str
 
 
 class Updates:
@@ -80,82 +66,64 @@ class Updates:
         chemistry: Collection[str] = (),
         mono_ns: Callable[[], int] | None = None,
     ) -> None:
-        self._folder = Folder(folder)
         self._root = root if root is None else checked_root(root)
         self._web = Web(origin) if origin is not None else None
         self._now_t_ns, self._mono_ns = now_t_ns, mono_ns or Clock().mono_ns
         self._device = decide.Device(
             feature_schema=feature_schema, hardware=hardware, max_bytes=MAX_BYTES, chemistry=frozenset(chemistry)
         )
-        self._probe, self._report = probe, report
-        self._lock = threading.RLock()
-        self._handle: int | None = _held(self._folder)
-        self._unsaved = False
+        self._probe = probe
+        self._folder = Folder(folder)
+        self._keeper = Keeper(self._folder, now_t_ns, report)
         self._desired: str | None = None
         self._looked_up: tuple[str, LookedUp, int] | None = None
         self._not_before_ns = 0
         self._failures = 0
-        self.problem: str | None = None
-        self._state = self._folder.load()
-        self._commit(decide.damaged(self._state, self._sound(), now_t_ns()))
 
     @property
     def active(self) -> Active | None:
         """What is to run now; None = no model."""
-        model = self._state.active
-        if model is None:
-            return None
-        path = self._folder.bundle(model.sha256)
-        return Active(path=path, model_id=model.model_id, counter=model.counter, sha256=model.sha256)
+        return self._keeper.active
 
     @property
-    def state(self) -> State:
-        """All of it as it is now."""
-        return self._state
+    def problem(self) -> str | None:
+        """Why nothing moves, in one sentence; None = all is well."""
+        return self._keeper.problem
 
     def status(self) -> dict[str, Any]:
         """What `edge model status --json` prints."""
-        return status_of(self._state)
+        return status_of(self._keeper.state)
 
     def close(self) -> None:
         """Lets go of the folder; ends a `step` that is under way."""
         self.stop()
-        with self._lock:
-            if self._handle is not None:
-                os.close(self._handle)
-                self._handle = None
+        self._keeper.close()
 
     def stop(self) -> None:
         """Ends a download that is under way; it goes on from there after the next start."""
         if self._web is not None:
             self._web.stop()
 
-    # What inference has to say
+    # What inference and people have to say
 
-    def good_answer(self) -> None:
-        """The active model gave an answer that can be. Costs nothing once it is proven."""
-        with self._lock:
-            self._commit(decide.good(self._state, self._now_t_ns()))
+    def good_answer(self, sha256: str | None = None) -> None:
+        """The model gave an answer that can be. Costs nothing once it is proven.
 
-    def bad(self, reason: str) -> None:
-        """The active model crashed or hung (`crash`, `timeout`: say each one, the second counts), or what it answered
-        cannot be (`not_finite`, `out_of_range`: the first counts). `active` may be another one afterwards.
+        sha256: of the model that answered, None = the active one; another one's answers prove nothing of it.
         """
-        with self._lock:
-            before = self._state.active
-            self._commit(decide.bad(self._state, reason, self._now_t_ns()))
-            if before is not None and self._state.active != before:
-                log.error("model rolled back: %s, reason=%s, now %s", before.model_id, reason, self._running())
+        self._keeper.good_answer(sha256)
+
+    def bad(self, reason: str, sha256: str | None = None) -> None:
+        """The model crashed or hung (`crash`, `timeout`: say each one, the second counts), or what it answered cannot
+        be (`not_finite`, `out_of_range`: the first counts), or its file cannot be read (`target_hash`).
+
+        `active` may be another one afterwards. sha256 as in `good_answer`.
+        """
+        self._keeper.bad(reason, sha256)
 
     def rollback(self, reason: str = OPERATOR) -> bool:
-        """A person wants the model before; False = there is none."""
-        with self._lock:
-            active = self._state.active
-            if active is None or self._state.previous is None:
-                return False
-            self._commit(decide.rolled_back(self._state, reason, self._now_t_ns()))
-            log.warning("model rolled back: %s, reason=%s, now %s", active.model_id, reason, self._running())
-            return True
+        """A person wants the model before; False = there is none. Only a higher counter is taken afterwards."""
+        return self._keeper.rollback(reason)
 
     # The way of a bundle
 
@@ -164,9 +132,8 @@ class Updates:
         at most 1: requests of people are looked for each time. Never raises for the network or the disk.
         """
         try:
-            with self._lock:
-                self._take_request()
-                self._settle()
+            self._keeper.take_request()
+            self._keeper.settle()
             if desired != self._desired:
                 self._desired, self._failures, self._not_before_ns = desired, 0, 0
             if self._mono_ns() < self._not_before_ns:
@@ -242,13 +209,14 @@ class Updates:
 
         web = self._web
         try:
-            found = look_up(
-                self._folder.tuf,
-                self._root,
-                f"{name.model_id}.bundle",
-                lambda path, most: web.get(_IMAGE + path, most),
-                now,
-            )
+            with self._keeper.watched():
+                found = look_up(
+                    self._folder.tuf,
+                    self._root,
+                    f"{name.model_id}.bundle",
+                    lambda path, most: web.get(_IMAGE + path, most),
+                    now,
+                )
         except Untrusted as error:
             behind = decide.clock_wrong(self._state, now, {})
             self._doubt(name, "clock" if behind else error.reason, str(error))
@@ -267,8 +235,9 @@ class Updates:
         assert self._web is not None
         sha256, started_ns = found.signed.sha256, self._mono_ns()
         try:
-            self._folder.sweep(self._kept(sha256))
-            fetched = self._web.resume(_IMAGE + found.path, self._folder.part(sha256), found.signed.length)
+            self._folder.sweep(self._keeper.kept() | {sha256})
+            with self._keeper.watched():
+                fetched = self._web.resume(_IMAGE + found.path, self._folder.part(sha256), found.signed.length)
             self._folder.complete(sha256)
         except WrongLength as error:
             self._folder.discard(sha256)
@@ -298,7 +267,7 @@ class Updates:
                 self._advance(decide.vanished, found)
                 return
             if not matches:
-                part.unlink()
+                self._folder.discard(sha256)
                 self._advance(lambda state: decide.mismatched(state, self._now_t_ns()), found)
                 return
             self._folder.settle(sha256)
@@ -328,9 +297,8 @@ class Updates:
             hardware=manifest.hardware,
             chemistry=tuple(manifest.chemistry),
         )
-        with self._lock:
-            state = self._state
-            return decide.unfit(state, told, self._device) if _is_on(state, found) else "manifest"
+        state = self._state
+        return decide.unfit(state, told, self._device) if _is_on(state, found) else "manifest"
 
     def _try_out(self, found: LookedUp) -> None:
         sha256, started_ns = found.signed.sha256, self._mono_ns()
@@ -339,7 +307,8 @@ class Updates:
         if not _is_on(self._state, found):
             return
         try:
-            self._probe(self._folder.bundle(sha256), self._read(sha256))
+            with self._keeper.watched():
+                self._probe(self._folder.bundle(sha256), self._read(sha256))
         except BundleError as error:
             log.warning("%s is refused by its probe: %s", found.path, error)
             reason = error.reason if error.reason in REASONS else "crash"
@@ -356,7 +325,6 @@ class Updates:
             self._advance(decide.vanished, found)
             return
         self._advance(lambda state: decide.activated(state, self._now_t_ns()), found)
-        log.info("model activated: %s", self._running())
 
     def _read(self, sha256: str) -> Bundle:
         try:
@@ -364,86 +332,25 @@ class Updates:
         except OSError as error:
             raise StoreError(f"the bundle cannot be read: {error.strerror}") from None
 
-    # The state and its file
+    @property
+    def _state(self) -> State:
+        return self._keeper.state
 
     def _advance(self, decision: Callable[[State], State], on: LookedUp | decide.Named | None = None) -> bool:
         """Applies a decision; False = meanwhile the candidate is not the one (`on`) that it is about."""
-        with self._lock:
-            if on is not None and not _is_on(self._state, on):
-                return False
-            self._commit(decision(self._state))
-            return True
-
-    def _commit(self, state: State) -> None:
-        """The new state holds at once; where it cannot be saved now, `step` saves it later and only then tells it."""
-        if state is self._state:
-            return
-        self._state = state
-        self._unsaved = True
-        try:
-            self._settle()
-        except StoreError as error:
-            self._note(str(error))
-
-    def _settle(self) -> None:
-        """Saves what is not saved and tells what is not told. Raises StoreError."""
-        if self._unsaved:
-            self._folder.save(self._state)
-            self._unsaved = False
-        count = 0
-        for told in self._state.unreported:
-            try:
-                self._report(told)
-            except PacktwinError as error:
-                log.warning("a step of a model cannot be reported now: %s", error)
-                break
-            log.info("model %s: %s%s", told.model_id, told.step, f" ({told.reason})" if told.reason else "")
-            count += 1
-        if count:
-            self._state = decide.reported(self._state, count)
-            self._unsaved = True
-            self._folder.save(self._state)
-            self._unsaved = False
-
-    def _take_request(self) -> None:
-        sha256 = self._folder.requested()
-        if sha256 is None:
-            return
-        active = self._state.active
-        if active is not None and active.sha256 == sha256:  # else it was taken before, and the agent killed then
-            self.rollback()
-        self._settle()
-        self._folder.answered()
-
-    def _kept(self, *more: str) -> set[str]:
-        state = self._state
-        return {model.sha256 for model in (state.active, state.previous) if model is not None} | set(more)
-
-    def _sound(self) -> set[str]:
-        return {sha256 for sha256 in self._kept() if self._folder.sound(sha256)}
-
-    def _running(self) -> str:
-        return self._state.active.model_id if self._state.active is not None else "none"
+        return self._keeper.advance(decision, None if on is None else lambda state: _is_on(state, on))
 
     # Pace
 
     def _wait(self, problem: str, longest_s: float, at_least_s: float = 0.0) -> None:
-        self._note(problem)
+        self._keeper.note(problem)
         wait_s = max(min(longest_s, _FIRST_WAIT_S * 2.0 ** min(self._failures, 20)), at_least_s)
         self._failures += 1
         self._not_before_ns = self._mono_ns() + int(wait_s * _SECOND_NS)
 
     def _well(self, problem: str | None) -> None:
         self._failures = 0
-        if problem is not None:
-            self._note(problem)
-        else:
-            self.problem = None
-
-    def _note(self, problem: str) -> None:
-        if problem != self.problem:
-            log.warning("models: %s", problem)
-        self.problem = problem
+        self._keeper.note(problem)
 
 
 def checked_root(root: bytes) -> bytes:
@@ -464,14 +371,3 @@ def _is_on(state: State, it: LookedUp | decide.Named) -> bool:
     if isinstance(it, decide.Named):
         return candidate.model_id == it.model_id
     return candidate.sha256 == it.signed.sha256
-
-
-def _held(folder: Folder) -> int:
-    """The lock of the folder; a command that has it will be done in a moment."""
-    folder.prepare()
-    for _ in range(_LOCK_TRIES):
-        handle = folder.lock()
-        if handle is not None:
-            return handle
-        threading.Event().wait(_LOCK_WAIT_S)
-    raise StoreError(f"{folder.path} is in use by another agent: stop that one first")

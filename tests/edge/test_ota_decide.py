@@ -257,6 +257,13 @@ def test_what_is_kept_is_the_last_that_was_proven() -> None:
     assert state.previous is not None and state.previous.counter == 1, "better than none"
 
 
+def test_a_proven_model_may_come_again_while_the_one_after_it_has_proven_nothing() -> None:
+    state = decide.seen(installed(installed(State(), 1), 2, proven=False), Named("m-1", 1), T_NS)
+    state = decide.activated(decide.signed(state, said(1), DEVICE, T_NS), T_NS)
+    assert state.active is not None and state.active.counter == 1
+    assert state.previous is not None and state.previous.counter == 2, "two different ones"
+
+
 def test_after_a_person_went_back_only_a_higher_counter_is_taken() -> None:
     state = on_its_way(installed(installed(State(), 1), 5, proven=False), 3, "verified")
     state = decide.rolled_back(state, OPERATOR, T_NS)

@@ -1,4 +1,4 @@
-"""The power fails after any write: of what was not flushed nothing is there, and still the old model or the new one is."""
+"""The power fails after any write: what was not flushed is gone, and still the old model or the new one is there."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -107,6 +108,31 @@ def test_what_is_no_metadata_at_all_is_no_signature(client: Client, body: bytes)
 def test_metadata_without_end_is_not_read(client: Client) -> None:
     client.alter = lambda path, body: body + b" " * 6_000_000
     assert client.refusal() == "signature"
+
+
+def test_any_garbled_byte_is_no_signature_and_never_a_surprise(client: Client, repo: TufRepo) -> None:
+    """Whatever arrives: Untrusted or the truth, no other exception and no other bundle."""
+    chance = random.Random(7)
+    truth = client.look().signed
+    files = sorted((repo.folder / "metadata").iterdir())
+    for attempt in range(400):
+        garbled = chance.choice(files)
+        body = bytearray(garbled.read_bytes())
+        for _ in range(chance.choice([1, 1, 1, 3])):
+            at, how = chance.randrange(len(body)), chance.randrange(3)
+            if how == 0:
+                body[at] = chance.randrange(256)
+            elif how == 1:
+                del body[at : at + chance.choice([1, 2, 40])]
+            else:
+                body[at:at] = chance.choice([b"0", b'"', b"{", b"\\u0000", b"e999", b"null", b"\xff"])
+        name = garbled.name
+        client.alter = lambda path, right, name=name, body=bytes(body): body if path.endswith(name) else right
+        client.folder = client.folder.parent / f"tuf{attempt}"
+        try:
+            assert client.look().signed == truth
+        except Untrusted as error:
+            assert error.reason in ("signature", "counter", "expired")
 
 
 def test_a_bundle_that_nobody_signed_is_no_bundle(client: Client) -> None:

@@ -7,18 +7,16 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fakes.updates import DAY_NS, T_NS, World, custom_of, plain_bundle, plain_manifest, world
+from fakes.updates import DAY_NS, T_NS, World, plain_bundle, plain_manifest, world
 
 from edge.ota.store import Folder, StoreError
 from edge.ota.updates import checked_root
-from shared.bundle import Bundle, BundleError
+from shared.bundle import Bundle
 from shared.errors import ConfigError
-from shared.manifest import REASONS
 
 
 @pytest.fixture
@@ -69,265 +67,6 @@ def test_the_one_before_is_kept_and_nothing_older(w: World) -> None:
         hashlib.sha256(plain_bundle(plain_manifest("rul", 2))).hexdigest()
     }
     assert list((w.folder / "models" / "staging").iterdir()) == []
-
-
-# Every reason of the closed list
-
-
-def alter_target(w: World) -> str:
-    name = w.publish(2)
-    path = w.repo.stored(f"{name}.bundle")
-    body = bytearray(path.read_bytes())
-    body[len(body) // 2] ^= 1
-    path.write_bytes(bytes(body))
-    return name
-
-
-def shorten_target(w: World) -> str:
-    name = w.publish(2)
-    path = w.repo.stored(f"{name}.bundle")
-    path.write_bytes(path.read_bytes()[:-1])
-    return name
-
-
-def alter_metadata(w: World) -> str:
-    name = w.publish(2)
-    w.server.alter = lambda path, body: body.replace(b"rul-2", b"rul-3") if path.endswith("targets.json") else body
-    return name
-
-
-def sign_with_a_wrong_key(w: World) -> str:
-    from fakes.tuf_repo import TufRepo
-
-    w.repo.signers["targets"] = TufRepo(w.folder / "other", T_NS).signers["targets"]
-    return w.publish(2)
-
-
-def sign_nothing(w: World) -> str:
-    return "rul-2"
-
-
-def disagree_inside(w: World) -> str:
-    """Correctly signed, but one file in it is not what its manifest says."""
-    import io
-    import zipfile
-
-    manifest = plain_manifest("rul", 2)
-    whole = zipfile.ZipFile(io.BytesIO(plain_bundle(manifest)))
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in whole.namelist():
-            archive.writestr(file, whole.read(file) + b"!" * (file == "rul_cycles.onnx"))
-    w.repo.add("rul-2.bundle", made.getvalue(), custom_of(manifest))
-    w.repo.publish()
-    return "rul-2"
-
-
-def be_no_bundle(w: World) -> str:
-    w.repo.add("rul-2.bundle", b"no zip", {})
-    w.repo.publish()
-    return "rul-2"
-
-
-def name_another_inside(w: World) -> str:
-    manifest = plain_manifest("other", 2)
-    w.repo.add("rul-2.bundle", plain_bundle(manifest), {})
-    w.repo.publish()
-    return "rul-2"
-
-
-def name_another_outside(w: World) -> str:
-    manifest = plain_manifest("rul", 2)
-    w.repo.add("rul-2.bundle", plain_bundle(manifest), custom_of(manifest) | {"model_id": "rul-3"})
-    w.repo.publish()
-    return "rul-2"
-
-
-def go_below(w: World) -> str:
-    w.install(5)
-    return w.publish(4)
-
-
-def go_below_inside(w: World) -> str:
-    w.install(5)
-    manifest = plain_manifest("rul", 4)
-    w.repo.add("rul-6.bundle", plain_bundle(manifest), {})
-    w.repo.publish()
-    return "rul-6"
-
-
-def repeat_the_counter(w: World) -> str:
-    return w.publish(1, "other")
-
-
-def wait_too_long(w: World) -> str:
-    w.t_ns = T_NS + 2 * DAY_NS
-    return w.publish(2)
-
-
-def set_the_clock_forward(w: World) -> str:
-    w.t_ns = T_NS + 3652 * DAY_NS
-    return w.publish(2)
-
-
-def set_the_clock_back(w: World) -> str:
-    w.t_ns = T_NS - 3652 * DAY_NS
-    return w.publish(2)
-
-
-def set_the_clock_back_a_little(w: World) -> str:
-    w.t_ns = T_NS - 3 * DAY_NS
-    return w.publish(2)
-
-
-def sign_too_long_a_length(w: World) -> str:
-    manifest = plain_manifest("rul", 2)
-    w.repo.add("rul-2.bundle", plain_bundle(manifest), custom_of(manifest), length=5_000_001)
-    w.repo.publish()
-    return "rul-2"
-
-
-def send_more_than_signed(w: World) -> str:
-    w.server.alter = lambda path, body: body + b"!" if "/rul" in path or ".rul" in path else body
-    return w.publish(2)
-
-
-def swell(w: World) -> str:
-    """Small on the wire, huge when inflated."""
-    import io
-    import zipfile
-
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in ("manifest.json", "golden.json"):
-            archive.writestr(file, b" " * 20_000_000)
-    w.repo.add("rul-2.bundle", made.getvalue(), {})
-    w.repo.publish()
-    return "rul-2"
-
-
-def publish_with(**changes: object) -> Callable[[World], str]:
-    return lambda w: w.publish(2, **changes)
-
-
-def differ_inside(**changes: object) -> Callable[[World], str]:
-    """The metadata says that it fits, the manifest does not."""
-
-    def make(w: World) -> str:
-        manifest = plain_manifest("rul", 2)
-        w.repo.add("rul-2.bundle", plain_bundle(replace(manifest, **changes)), custom_of(manifest))
-        w.repo.publish()
-        return "rul-2"
-
-    return make
-
-
-def fail_the_probe(reason: str) -> Callable[[World], str]:
-    def make(w: World) -> str:
-        def probe(path: Path, bundle: Bundle) -> None:
-            raise BundleError(reason, "as it was told")
-
-        w.probe = probe
-        return w.publish(2)
-
-    return make
-
-
-REFUSALS = [
-    ("target_hash", alter_target),
-    ("target_hash", shorten_target),
-    ("signature", alter_metadata),
-    ("signature", sign_with_a_wrong_key),
-    ("signature", sign_nothing),
-    ("manifest", disagree_inside),
-    ("manifest", be_no_bundle),
-    ("manifest", name_another_inside),
-    ("manifest", name_another_outside),
-    ("counter", go_below),
-    ("counter", go_below_inside),
-    ("counter", repeat_the_counter),
-    ("expired", wait_too_long),
-    ("expired", set_the_clock_forward),
-    ("clock", set_the_clock_back),
-    ("clock", set_the_clock_back_a_little),
-    ("feature_schema", publish_with(feature_schema="other")),
-    ("feature_schema", differ_inside(feature_schema="other")),
-    ("hardware", publish_with(hardware="gpu")),
-    ("hardware", differ_inside(hardware="gpu")),
-    ("chemistry", publish_with(chemistry=("lfp", "lto"))),
-    ("chemistry", differ_inside(chemistry=("lfp", "lto"))),
-    ("too_large", sign_too_long_a_length),
-    ("too_large", send_more_than_signed),
-    ("too_large", swell),
-    *((reason, fail_the_probe(reason)) for reason in ("not_finite", "golden", "out_of_range", "timeout", "crash")),
-]
-BEFORE_ANY_BYTE = (publish_with, sign_too_long_a_length, name_another_outside)
-
-
-def test_every_reason_of_the_closed_list_is_here() -> None:
-    assert {reason for reason, _ in REFUSALS} == set(REASONS)
-
-
-@pytest.mark.parametrize(
-    ("reason", "make"), REFUSALS, ids=[f"{reason}-{make.__qualname__.partition('.')[0]}" for reason, make in REFUSALS]
-)
-def test_it_is_refused_with_its_reason_and_the_old_model_runs_on(
-    w: World, reason: str, make: Callable[[World], str]
-) -> None:
-    w.install(1)
-    desired = make(w)
-    running, before = w.active, len(w.told)
-    w.run(desired, 900)
-    assert w.steps[before] == f"{desired} seen"
-    assert w.steps[before:].count(f"{desired} refused {reason}") == 1
-    assert [step for step in w.steps[before:] if "refused" in step] == [f"{desired} refused {reason}"]
-    assert w.active == running
-    w.restart()
-    w.run(desired, 900)
-    assert w.active == running
-    refusals = [step for step in w.steps[before:] if "refused" in step]
-    assert refusals == [f"{desired} refused {reason}"], "also after a restart it is said once"
-    assert w.updates.status()["last"]["step"] == "refused"
-    w.server.alter = lambda path, body: body
-    w.repo.now_t_ns = w.t_ns = T_NS
-    w.probe = lambda path, bundle: None
-    if make is sign_with_a_wrong_key:
-        return
-    w.run(w.publish(9), 60)
-    assert w.active == "rul-9", "and a good one is taken afterwards"
-
-
-@pytest.mark.parametrize(
-    "make", [publish_with(hardware="gpu"), publish_with(chemistry=("lfp",)), sign_too_long_a_length, go_below]
-)
-def test_what_cannot_be_taken_is_not_fetched(w: World, make: Callable[[World], str]) -> None:
-    w.install(1)
-    desired = make(w)
-    w.server.target_bytes = 0
-    w.run(desired)
-    assert w.server.target_bytes == 0
-    assert not any("fetched" in step for step in w.steps if step.startswith(desired))
-
-
-def test_a_refused_bundle_is_not_fetched_again_and_hardly_asked_for(w: World) -> None:
-    w.install(1)
-    desired = alter_target(w)
-    w.run(desired, 10)
-    w.server.target_bytes, requests = 0, len(w.server.requests)
-    w.run(desired, 8 * 3600)
-    assert w.server.target_bytes == 0
-    assert len(w.server.requests) - requests < 60, "a metered link pays for each"
-
-
-def test_another_bundle_under_a_refused_counter_is_another(w: World) -> None:
-    w.install(1)
-    w.probe = lambda path, bundle: (_ for _ in ()).throw(BundleError("golden", "off"))
-    w.run(w.publish(2))
-    assert w.steps[-1] == "rul-2 refused golden"
-    w.probe = lambda path, bundle: None
-    w.publish(2, size=2001)
-    w.run("rul-2", 120)
-    assert w.active == "rul-2"
 
 
 # Clock
@@ -559,6 +298,36 @@ def test_after_a_rollback_by_hand_only_a_higher_counter_is_taken(w: World) -> No
     w.install(3)
 
 
+def test_what_another_model_did_is_not_held_against_this_one_nor_for_it(w: World) -> None:
+    """The process of the old model may answer, or die, just after the new one was activated."""
+    w.install(1)
+    old = w.updates.active
+    w.install(2, proven=False)
+    assert old is not None
+    for _ in range(5):
+        w.updates.bad("not_finite", old.sha256)
+        w.updates.good_answer(old.sha256)
+    assert w.active == "rul-2" and w.steps[-1] == "rul-2 activated"
+    new = w.updates.active
+    assert new is not None
+    w.updates.bad("not_finite", new.sha256)
+    assert w.active == "rul-1"
+
+
+def test_a_file_that_cannot_be_read_is_looked_at_before_it_is_blamed(w: World) -> None:
+    w.install(1)
+    w.install(2)
+    for _ in range(3):
+        w.updates.bad("target_hash")
+    active = w.updates.active
+    assert active is not None and active.counter == 2, "the file is whole: something else was wrong"
+    active.path.write_bytes(b"")
+    w.updates.bad("target_hash")
+    assert w.active == "rul-1" and w.steps[-1] == "rul-2 rolled_back target_hash"
+    w.run("rul-2", 60)
+    assert w.active == "rul-2"
+
+
 def test_a_proven_model_writes_nothing_when_it_answers(w: World, monkeypatch: pytest.MonkeyPatch) -> None:
     w.install(1)
     monkeypatch.setattr(Folder, "save", lambda *_: pytest.fail("a write per answer would wear out the flash"))
@@ -655,7 +424,7 @@ def test_a_floor_that_the_disk_lost_is_written_again(w: World, content: bytes | 
 
 
 def test_one_agent_holds_the_folder(w: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.ota.updates._LOCK_TRIES", 2)
+    monkeypatch.setattr("edge.ota.keeper._LOCK_TRIES", 2)
     with pytest.raises(StoreError, match="in use by another agent"):
         w.start()
 

@@ -1,7 +1,7 @@
 """Lives of an agent's updates that end by SIGKILL before a given touch of the disk or the network.
 
 `python -m fakes.doomed_updates` reads one JSON object a line, forks a life for it and answers with one: {"killed": bool,
-"points": how many touches there were, "names": what they were}. It imports everything once, so that a life costs ms.
+"code": as of wait, "names": its touches in order}. It imports everything once, so that a life costs ms.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ class Points:
 
     def _counted(self, name: str, real: Any) -> Any:
         def call(*args: Any, **more: Any) -> Any:
-            if self.reach(f"{name} {Path(os.fsdecode(args[0])).name if isinstance(args[0], str | Path) else ''}".strip()):
+            if self.reach(
+                f"{name} {Path(os.fsdecode(args[0])).name if isinstance(args[0], str | Path) else ''}".strip()
+            ):
                 if name == "write":
                     real(args[0], bytes(args[1])[: len(args[1]) // 2])
                 die()
