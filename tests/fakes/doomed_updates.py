@@ -1,7 +1,7 @@
 """Lives of an agent's updates that end by SIGKILL before a given touch of the disk or the network.
 
-`python -m fakes.doomed_updates` reads one JSON object a line, forks a life for it and answers with one: {"killed": bool,
-"code": as of wait, "names": its touches in order}. It imports everything once, so that a life costs ms.
+`python -m fakes.doomed_updates` reads one JSON object a line, forks a life for it and answers with one: {"killed":
+bool, "code": as of wait, "names": its touches in order}. It imports everything once, so that a life costs ms.
 """
 
 from __future__ import annotations
