@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import struct
@@ -12,6 +13,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from fakes.cloud import FakeCloud
+
+from shared.wire import decode_batch, encode_receipt
+
 PREFIX = "/device/v1/image/"
 
 
@@ -20,7 +25,8 @@ class ImageServer:
 
     cut_bytes: the connection is reset after so many bytes of a target; drip_s: a byte of a body each so many seconds;
     no_range: answers with the whole file; extra: bytes after the body; chunked: no Content-Length; alter(path, body):
-    what is sent instead; redirect: where each request is sent to; away: every answer is 503.
+    what is sent instead; redirect: where each request is sent to; away: every answer is 503. cloud, desired: answers also
+    as the rest of the cloud does.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -34,6 +40,8 @@ class ImageServer:
         self.alter: Callable[[str, bytes], bytes] = lambda path, body: body
         self.redirect: str | None = None
         self.away = False
+        self.cloud: FakeCloud | None = None
+        self.desired: str | None = None
         self.target_bytes = 0
         self.requests: list[str] = []
         self.tokens: set[str | None] = set()
@@ -52,6 +60,9 @@ def serving(server: ImageServer, tls: Any = None) -> Iterator[str]:
             server.requests.append(self.path)
             server.tokens.add(self.headers.get("Authorization"))
             server.on_request(self.path)
+            if self.path.startswith("/device/v1/desired"):
+                self._whole(json.dumps({"mode": None, "bundle": server.desired}).encode(), "application/json")
+                return
             if server.redirect is not None:
                 self._head(302, {"Location": server.redirect + self.path, "Content-Length": "0"})
                 return
@@ -61,6 +72,15 @@ def serving(server: ImageServer, tls: Any = None) -> Iterator[str]:
                 self._head(503 if server.away else 404, {"Content-Length": "0"})
                 return
             self._file(name, server.alter(name, path.read_bytes()))
+
+        def do_POST(self) -> None:
+            assert server.cloud is not None
+            batch = decode_batch(self.rfile.read(int(self.headers["Content-Length"])))
+            self._whole(encode_receipt(server.cloud.receive(batch)), "application/x-protobuf")
+
+        def _whole(self, body: bytes, kind: str) -> None:
+            self._head(200, {"Content-Type": kind, "Content-Length": str(len(body))})
+            self.wfile.write(body)
 
         def _file(self, name: str, body: bytes) -> None:
             first, status = 0, 200
