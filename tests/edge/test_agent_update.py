@@ -1,4 +1,4 @@
-"""A real agent is killed at every step of an update and in each recovery: the old model or the new one, and on it goes."""
+"""A real agent is killed at every step of an update and in recovery: the old model or the new one, and on it goes."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ class ImageServer:
 
     cut_bytes: the connection is reset after so many bytes of a target; drip_s: a byte of a body each so many seconds;
     no_range: answers with the whole file; extra: bytes after the body; chunked: no Content-Length; alter(path, body):
-    what is sent instead; redirect: where each request is sent to; away: every answer is 503. cloud, desired: answers also
-    as the rest of the cloud does.
+    what is sent instead; redirect: where each request is sent to; away: every answer is 503. cloud, desired: what takes
+    batches, and what /device/v1/desired says.
     """
 
     def __init__(self, folder: Path) -> None:
