@@ -130,10 +130,11 @@ class Meter:
             sums.current_seen = 1.0
             if before is not None and before.current_a is not None:
                 moved_ah = 0.5 * (current_a + before.current_a) * seen_s / _HOUR_S
-                sums.moved_ah += abs(moved_ah)
+                there_and_back_ah = 0.5 * (abs(current_a) + abs(before.current_a)) * seen_s / _HOUR_S
+                sums.moved_ah += there_and_back_ah
                 if temp_c is not None:
-                    sums.heat_ah_c += abs(moved_ah) * temp_c
-                    sums.heat_ah += abs(moved_ah)
+                    sums.heat_ah_c += there_and_back_ah * temp_c
+                    sums.heat_ah += there_and_back_ah
                 step_a = current_a - before.current_a
                 if abs(step_a) >= self._least_step_a and STEP_S[0] <= dt_s <= STEP_S[1]:
                     self._step(step_a, cell_v, before.cell_v, temp_c)
