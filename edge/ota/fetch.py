@@ -140,10 +140,11 @@ class Web:
         timer.daemon = True
         timer.start()
         try:
-            if self._stopped:
-                raise Unavailable("stopped")
             try:
-                connection.connect()
+                if not self._stopped:
+                    connection.connect()
+                if self._stopped:  # asked again: while it connects there is nothing that `stop` could end
+                    raise Unavailable("stopped")
                 connection.timeout = self._read_s
                 connection.request("GET", self._prefix + path, headers=self._headers | headers, preload_content=False)
                 answer = connection.getresponse()

@@ -139,6 +139,8 @@ class Keeper:
 
     def _save(self) -> None:
         if self._unsaved:
+            if self._handle is None:
+                raise StoreError(f"{self._folder.path} was let go of")
             self._folder.save(self.state)
             self._unsaved = False
 
