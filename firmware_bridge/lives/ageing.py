@@ -36,6 +36,14 @@ class Course:
         soh: Floats = usable_ah / usable_ah[0]
         return soh
 
+    def at(self, efc: float) -> tuple[Floats, Floats]:
+        """(loss, growth) of each cell at `efc`, float64[96] each."""
+        row = min(int(efc / STEP_EFC), len(self.loss) - 2)
+        share = efc / STEP_EFC - row
+        loss = self.loss[row] + share * (self.loss[row + 1] - self.loss[row])
+        growth = self.growth[row] + share * (self.growth[row + 1] - self.growth[row])
+        return loss, growth
+
     def end_efc(self, pack: Pack) -> float | None:
         """Where SoH falls below END; None if it does not within the Course."""
         soh = self.soh(pack)

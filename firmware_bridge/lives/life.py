@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -12,9 +12,8 @@ from firmware_bridge.lives.ageing import MOST_EFC, STEP_EFC, Course, aged
 from firmware_bridge.lives.law import Law
 from firmware_bridge.lives.packs import Pack
 from firmware_bridge.lives.record import Days, Record, recorded
-from firmware_bridge.pack.cells import NOMINAL_AH, SERIES, Floats
+from firmware_bridge.pack.cells import NOMINAL_AH, Floats
 from shared.features import life_columns
-from shared.reading import PackFacts
 from shared.records import Event, Session
 
 UNTIL_NS: Final = 1_767_225_600_000_000_000
@@ -54,7 +53,7 @@ class Life:
     def rul_cycles(self) -> Floats:
         """Cycles left at the end of each Session, float64[n]; NaN where the end is not known."""
         end = np.nan if self.eol_cycles is None else self.eol_cycles
-        rul: Floats = np.round(end - self.cycles, 1)
+        rul: Floats = np.round(np.maximum(end - self.cycles, 0.0), 1)
         return rul
 
     @property
@@ -82,12 +81,18 @@ class Life:
             for row, (mono_ns, values) in enumerate(zip(end_ns.tolist(), known, strict=True))
         ]
 
-    @property
-    def end(self) -> Event | None:
-        """The Event of the pack's end; None when that is not on record."""
-        if self.eol_cycles is None:
-            return None
-        last = self.sessions[-1]
+    def records(self) -> Iterator[Session | Event]:
+        """The Sessions, and after them the Event of the pack's end if that came."""
+        sessions = self.sessions
+        yield from sessions
+        if self.eol_cycles is not None:
+            yield self._end(sessions[-1])
+
+    def ending(self, until_ns: int) -> Life:
+        """The same life at another time: its record ends at `until_ns`, UTC."""
+        return replace(self, until_ns=until_ns)
+
+    def _end(self, last: Session) -> Event:
         return Event(
             seq=last.seq + 1,
             mono_ns=last.mono_ns,
@@ -139,8 +144,3 @@ def courses_of(packs: Sequence[Pack], rngs: Sequence[np.random.Generator], law: 
     grid = STEP_EFC * np.arange(int(MOST_EFC / STEP_EFC), dtype=np.float64)
     ages = [when.age_at(grid[: max(int(when.efc[-1] / STEP_EFC), 1) + 1]) for when in days]
     return days, aged(packs, ages, law)
-
-
-def facts(life: Life) -> PackFacts:
-    """What a Meter is told of the life's pack."""
-    return PackFacts(pack_id=life.pack_id, chemistry=life.chemistry, series=SERIES, nominal_ah=NOMINAL_AH)

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from firmware_bridge.pack.cells import SERIES, Floats
+from firmware_bridge.pack.cells import SERIES, TEMPS, Floats
 
 Range = tuple[float, float]
 
@@ -84,7 +84,7 @@ _CLIMATES: Final = ((0.15, 6.0, 10.0), (0.4, 11.0, 8.0), (0.28, 17.0, 8.0), (0.1
 
 
 _YEAR_DAYS: Final = 365.25
-_MANAGED: Final = ([-20.0, -10.0, 0.0, 10.0, 20.0, 30.0, 40.0], [20.0, 21.0, 22.0, 22.3, 24.7, 28.8, 33.5])
+_MANAGED: Final = ([-20.0, 0.0, 10.0, 20.0, 30.0, 40.0], [22.0, 23.5, 24.9, 26.3, 29.3, 34.0])
 """Outside air [degC] -> cells in use [degC] under the simulated car's own cooling loop, as it turns out to be."""
 
 
@@ -142,7 +142,7 @@ class Pack:
     busy_h_per_efc: float
     climate: Climate
     gradient_c: float  # between its coolest and its warmest cell while it is used
-    sensors_c: float  # spread of its temperature sensors at one temperature
+    sensor_offset_c: Floats  # of each temperature sensor, float64[16]
     uneven_mv: float  # how far cells stand apart at rest for other reasons than capacity
     activation_k: float  # of its resistance
     bms: Bms
@@ -172,8 +172,8 @@ class Pack:
                 warmer_c=3.0 + 7.0 * fast,
             ),
             gradient_c=float(rng.uniform(0.5, 1.5) + 5.0 * (1 - managed) * rng.uniform()),
-            sensors_c=1.06 * float(np.exp(0.15 * rng.standard_normal())),
-            uneven_mv=3.4 * float(np.exp(0.2 * rng.standard_normal())),
+            sensor_offset_c=sensors_drawn(rng),
+            uneven_mv=3.2 * float(np.exp(0.2 * rng.standard_normal())),
             activation_k=2400.0 + 150.0 * float(rng.standard_normal()),
             bms=bms_drawn(rng),
             watched=float(rng.uniform(0.25, 0.98)) if rng.random() < 0.04 else 1.0,
@@ -197,13 +197,19 @@ def cells_drawn(rng: np.random.Generator) -> dict[str, Floats]:
     }
 
 
-def bms_drawn(rng: np.random.Generator) -> Bms:
-    """Any BMS: most are off by a point or two, and tell what they found weeks ago."""
+def sensors_drawn(rng: np.random.Generator) -> Floats:
+    """Offsets [K] of the temperature sensors, float64[16]."""
+    offsets: Floats = 0.3 * rng.standard_normal(TEMPS)
+    return offsets
+
+
+def bms_drawn(rng: np.random.Generator, silent: float = 0.04) -> Bms:
+    """Any BMS: most are off by a point or two, and tell what they found weeks ago; `silent`: share that never does."""
     return Bms(
         gain=float(np.exp(0.12 * rng.standard_normal())),
         offset=0.008 * float(rng.standard_normal()),
         noise=0.004,
         step=float(rng.choice([0.005, 0.01])),
         every_efc=float(np.exp(rng.uniform(np.log(25.0), np.log(150.0)))),
-        silent=bool(rng.random() < 0.04),
+        silent=bool(rng.random() < silent),
     )

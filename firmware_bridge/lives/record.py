@@ -17,8 +17,6 @@ from firmware_bridge.pack.cells import (
     R0_OHM,
     R1_OHM,
     R2_OHM,
-    TAU1_S,
-    TAU2_S,
     Floats,
     ocv_v,
     soc_at_v,
@@ -30,9 +28,9 @@ Reasons = npt.NDArray[np.int8]
 
 MOST_DAYS: Final = 20 * 365.0
 _LONGEST_DAYS: Final = 14.0  # a Session ends then, whatever has moved
-_REGEN: Final = 1.12  # charge that moves in a cycle / what is charged from the plug
+_REGEN: Final = 1.25  # charge that moves in a cycle / what is charged from the plug
 _KNOWN: Final = -1
-_STEP_OHM: Final = R0_OHM + R1_OHM * (1 - np.exp(-1 / TAU1_S)) + R2_OHM * (1 - np.exp(-1 / TAU2_S))
+_STEP_OHM: Final = 0.99 * R0_OHM  # what a Meter finds in drive cycles at 1 Hz: the slow parts relax against the steps
 _STEADY_OHM: Final = R0_OHM + R1_OHM + R2_OHM
 _KELVIN, _ROOM_K = 273.15, 298.15
 _DECIMALS: Final = {
@@ -146,7 +144,9 @@ def _told_soh(pack: Pack, course: Course, efc: Floats, rng: np.random.Generator)
 def _heat(noted: Record, pack: Pack, use_c: Floats, busy_h: Floats, rng: np.random.Generator) -> None:
     count = len(use_c)
     noted.put("temp_mean_c", use_c + 0.3 * rng.standard_normal(count))
-    noted.put("temp_spread_c", np.hypot(pack.sensors_c, pack.gradient_c) * (1 + 0.05 * rng.standard_normal(count)))
+    places = np.linspace(-0.5, 0.5, len(pack.sensor_offset_c))
+    spread_c = float(np.ptp(pack.sensor_offset_c + pack.gradient_c * places))
+    noted.put("temp_spread_c", spread_c + 0.1 * np.abs(rng.standard_normal(count)))
     swings_c = 1.0 + 4.0 * (1.2 - pack.climate.managed)
     noted.put("hot_h", busy_h / (1 + np.exp(1.7 * (HOT_C - use_c) / swings_c)))
 
@@ -175,7 +175,7 @@ def _deviation_mv(pack: Pack, course: Course, efc: Floats) -> Floats:
     apart = np.maximum(1 - capacity_ah.min(axis=1) / median_ah, capacity_ah.max(axis=1) / median_ah - 1)
     low, high = np.array([max(pack.top - pack.depth, 0.02)]), np.array([pack.top])
     volts_per_soc = float(((ocv_v(high) - ocv_v(low)) / (high - low))[0])
-    deviation_mv: Floats = np.hypot(pack.uneven_mv, 1000 * volts_per_soc * pack.depth / 2 * apart)
+    deviation_mv: Floats = np.hypot(pack.uneven_mv, 1000 * volts_per_soc * pack.depth / 3 * apart)
     return np.interp(efc, course.efc(), deviation_mv)
 
 

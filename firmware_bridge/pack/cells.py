@@ -17,10 +17,13 @@ Floats = npt.NDArray[np.float64]
 
 SERIES: Final = 96
 PARALLEL: Final = 1
+TEMPS: Final = 16
+"""Temperature sensors, one a module of six cells."""
 NOMINAL_AH: Final = 180.0
 NOMINAL_V: Final = 353.0
 SELF_DISCHARGE_A: Final = 0.0075  # 3 % a month
 BLEED_A: Final = 0.2
+BALANCED_AT: Final = 0.8
 
 _SOC, _OCV_V = np.array(
     [
@@ -59,13 +62,14 @@ class Spread:
     soc: Floats  # at the start
 
     @classmethod
-    def drawn(cls, rng: np.random.Generator, soc: float, soh: float) -> Spread:
-        """A pack at mean `soc` whose capacity is `soh` of nominal: 1 % capacity, 5 % resistance, 0.3 % SoC spread."""
+    def drawn(cls, rng: np.random.Generator, soc: float, capacity_ah: Floats, resistance: Floats) -> Spread:
+        """Such cells at mean `soc`, last balanced at BALANCED_AT to within 0.15 %; self-discharge differs, too."""
+        apart = capacity_ah.mean() / capacity_ah
         return cls(
-            capacity_ah=NOMINAL_AH * soh * (1 + 0.01 * _drawn(rng)),
-            resistance=(1 + 0.8 * (1 - soh)) * (1 + 0.05 * _drawn(rng)),
+            capacity_ah=capacity_ah,
+            resistance=resistance,
             self_discharge_a=SELF_DISCHARGE_A * (1 + 0.15 * _drawn(rng)),
-            soc=np.clip(soc + 0.003 * _drawn(rng), 0.0, 1.0),
+            soc=np.clip(BALANCED_AT - (BALANCED_AT - soc) * apart + 0.0015 * _drawn(rng), 0.0, 1.0),
         )
 
 
