@@ -28,6 +28,7 @@ from cloud.db import queries_earlier, queries_packs
 from cloud.db.connect import DatabaseAway
 from cloud.ingest import Outcome
 from cloud.live import Hub
+from cloud.release import Renewal
 
 log = logging.getLogger(__name__)
 
@@ -91,12 +92,15 @@ def assemble(config: Config, page: Page | None = None) -> tuple[ASGIApp, Hub]:
 
     bus = DirectBus(config, committed)
     housekeeping = Housekeeping(config)
+    renewal = Renewal(config)
 
     @asynccontextmanager
     async def beside() -> AsyncIterator[None]:
         await bus.start()
         housekeeping.start()
+        renewal.start()
         yield
+        renewal.stop(0.0)
         housekeeping.stop(0.0)
         await bus.stop(2.5)
 
