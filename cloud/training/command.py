@@ -134,10 +134,19 @@ def _read(options: argparse.Namespace, config: Config) -> tuple[dataset.Dataset,
         if not packs:
             raise ConfigError("--packs 0 leaves nothing to learn from")
         return dataset.simulated(packs, options.seed), ("nmc",), "MIT (simulated)"
-    found, chemistry = (dataset.from_folder(Path(rest[0])), ()) if kind == "folder" else from_database(config)
+    parts: list[dataset.Dataset] = []
+    chemistry: tuple[str, ...] = ()
+    if kind == "folder":
+        parts = [dataset.from_folder(Path(rest[0]))]
+    else:
+        stored, chemistry = from_database(config)
+        parts = [stored] if stored is not None else []
     if options.packs:
-        found = dataset.joined([found, dataset.simulated(options.packs, options.seed)])
+        parts.append(dataset.simulated(options.packs, options.seed))
         chemistry = tuple(sorted({*chemistry, "nmc"}))
+    if not parts:
+        raise ConfigError("the database holds no sessions yet; there is nothing to learn from")
+    found = dataset.joined(parts)
     return found, chemistry or asked, "the operator's own"
 
 

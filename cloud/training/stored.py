@@ -11,7 +11,6 @@ from cloud import db
 from cloud.config import Config
 from cloud.db import queries_training
 from cloud.training.dataset import Dataset, joined
-from shared.errors import ConfigError
 from shared.feature_table import TABLE
 from shared.features import life_columns
 from shared.life import INPUTS
@@ -19,17 +18,15 @@ from shared.life import INPUTS
 NEAR_CYCLES: Final = 100.0
 
 
-def from_database(config: Config) -> tuple[Dataset, tuple[str, ...]]:
-    """(rows of every pack with Sessions, chemistries of those whose end is known). ConfigError when there is none."""
+def from_database(config: Config) -> tuple[Dataset | None, tuple[str, ...]]:
+    """(rows of every pack with Sessions, None = there are none; chemistries of those whose end is known)."""
     with db.connect(config.database, "packtwin-train") as conn:
         rows = queries_training.sessions(conn)
         ends = queries_training.ends(conn)
         chemistries = queries_training.chemistries(conn)
     parts = [_life(name, list(found), ends.get(name)) for name, found in groupby(rows, lambda row: row["pack_id"])]
-    if not parts:
-        raise ConfigError("the database holds no sessions yet; there is nothing to learn from")
     known = {chemistries[part.packs[0]] for part in parts if part.packs[0] in ends and part.packs[0] in chemistries}
-    return joined(parts), tuple(sorted(known))
+    return joined(parts) if parts else None, tuple(sorted(known))
 
 
 def _life(name: str, rows: list[dict[str, object]], end_cycles: float | None) -> Dataset:
