@@ -137,16 +137,42 @@ def _lines(status: dict[str, Any]) -> Iterable[str]:
     yield f"outbox   {outbox['hot_bytes'] >> 10} KiB in memory  {outbox['cold_bytes'] >> 10} KiB on disk{age}"
     if outbox["problem"]:
         yield f"         {outbox['problem']}"
+    yield f"model    {_model(status['model'])}"
     for pack in status["packs"]:
         source = pack["source"]
         what = source["problem"] or f"{source['state']}, {source['frames_per_s']:.0f} frames/s"
         yield f"{pack['pack_id']}  {source['interface']} {source['channel']}: {what}"
+        yield f"         {_life(pack['estimate'])}"
     for name, file in status.get("outbox_files", {}).items():
         yield f"{name} file {file['file']} ({file['bytes'] >> 10} KiB)"
         yield "  rows: " + "  ".join(f"{table} {count}" for table, count in file["tables"].items())
         for table in ("boots", "blocks", "rejects"):
             for row in file[table]:
                 yield f"  {table[:-1]:6} " + "  ".join(f"{key} {value}" for key, value in row.items())
+
+
+def _model(model: dict[str, Any]) -> str:
+    active, inference = model["active"], model["inference"]
+    parts = [active["model_id"] if active else "none"]
+    if inference:
+        parts.append(f"process {inference['pid']}" if inference["state"] == "running" else inference["state"])
+        parts += [inference["problem"]] if inference["problem"] else []
+    if model["candidate"]:
+        parts.append(f"{model['candidate']['model_id']} is on its way")
+    return "  ".join([*parts, *([model["problem"]] if model["problem"] else [])])
+
+
+def _life(said: dict[str, Any] | None) -> str:
+    if said is None:
+        return "no prediction yet"
+    if said["rul_cycles"] is None:
+        return f"no prediction: {said['reason']}"
+    interval = f"{said['rul_cycles_lo']:.0f} to {said['rul_cycles_hi']:.0f}"
+    outside = "" if said["in_domain"] else ", outside of what the model has learned from"
+    return (
+        f"{said['rul_cycles']:.0f} cycles left (90 %: {interval}), "
+        f"failure probability {100 * said['failure_probability']:.1f} %{outside}"
+    )
 
 
 def _replay(args: argparse.Namespace) -> int:

@@ -142,6 +142,7 @@ class Estimator:
             "state": "running" if runner else "down" if running else "none",
             "pid": runner.pid if runner else None,
             "model_id": running.model_id if running else None,
+            "simulated": runner.manifest.data["simulated"] if runner else None,
             "problem": self.problem or self._unfit,
             "restarts": self.restarts,
             "answer_s": self.answer_s,

@@ -6,6 +6,7 @@ Sample.
 
 from __future__ import annotations
 
+import gzip
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ NO_FEATURES: Final = "no_features"
 NO_FACTS: Final = "pack_facts"
 """Why there is none: the mapping does not say chemistry, series and nominal_ah."""
 BROKEN: Final = "feature_error"
+"""Why there is none: a bug, see the log."""
 
 
 class Packs:
@@ -39,6 +41,8 @@ class Packs:
         self._chemistry = {lane.config.pack_id: lane.mapping.pack.chemistry for lane in lanes}
         self._readers: dict[str, Reader] = {}
         self._without: dict[str, str] = {}
+        self.simulated: set[str] = set()
+        """Packs whose past was made up: what follows from it must be labelled."""
         for lane in lanes:
             self._open(lane.config, lane.mapping)
 
@@ -65,6 +69,8 @@ class Packs:
         count = self.store.import_past(pack_id, past)
         if count:
             log.info("%d sessions of %s from %s", count, pack_id, past)
+        if _is_simulated(past):
+            self.simulated.add(pack_id)
 
     def keep(self, samples: Sequence[Measured]) -> None:
         """Measures the Samples of one step, keeps what follows from them, then stores them with the ended Sessions.
@@ -116,3 +122,9 @@ class Packs:
         log.exception("no more features of %s until the agent starts anew", pack_id)
         self._readers.pop(pack_id, None)
         self._without[pack_id] = BROKEN
+
+
+def _is_simulated(past: Path) -> bool:
+    """Whether any Session of the file says that it was not measured."""
+    with gzip.open(past) if past.suffix == ".gz" else past.open("rb") as file:
+        return any(b'"simulated":true' in line.replace(b" ", b"") for line in file)

@@ -36,6 +36,7 @@ def agent_status(agent: Agent) -> dict[str, Any]:
         "boot": boot_hex(agent.outbox.boot),
         "uptime_s": round((now_ns - agent.started_ns) / _SECOND_NS, 1),
         "sample_s": config.sample_s,
+        "prediction_s": config.prediction_s,
         "clock": {
             "trusted": clock.trusted,
             "source": clock.source,
@@ -43,7 +44,10 @@ def agent_status(agent: Agent) -> dict[str, Any]:
         },
         "uplink": _uplink(agent, now_ns),
         "model": agent.models.status(),
-        "packs": [lane.status(now_ns) for lane in agent.lanes],
+        "packs": [
+            {**lane.status(now_ns), "simulated_past": lane.config.pack_id in agent.packs.simulated}
+            for lane in agent.lanes
+        ],
     }
     return status | _accounts(agent.outbox.books(), config, agent.store_problem)
 

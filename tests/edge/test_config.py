@@ -110,7 +110,8 @@ def test_what_is_wrong_is_one_sentence_that_names_it(
 
 def test_a_bad_variable_of_the_environment_is_named(write: Write) -> None:
     path = write(f'device = "b"\n{SOURCE}')
-    for environ in ({"EDGE_PORT": "x"}, {"EDGE_PORT": "70000"}, {"TELEMETRY_INTERVAL": "nan"}, {"PREDICTION_INTERVAL": "0"}):
+    intervals = {"TELEMETRY_INTERVAL": "nan"}, {"PREDICTION_INTERVAL": "0"}
+    for environ in ({"EDGE_PORT": "x"}, {"EDGE_PORT": "70000"}, *intervals):
         with pytest.raises(ConfigError, match=next(iter(environ))):
             load_config(path, environ)
 

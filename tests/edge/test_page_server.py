@@ -66,8 +66,16 @@ def test_the_page_needs_nothing_from_elsewhere(address: str) -> None:
     assert status == 200 and kind.startswith("text/html")
     for linked in re.findall(r'(?:src|href)="([^"]+)"', body.decode()):
         assert get(address, f"/{linked}")[0] == 200
-    for name in ("index.html", "page.js", "page.css"):
-        assert "://" not in (Path(page.__file__).parent / name).read_text()
+    folder = Path(page.__file__).parent
+    for path in folder.glob("*.[jch]*"):
+        text = path.read_text()
+        assert "://" not in text
+        for imported in re.findall(r'^import .* from "\./([^"]+)"', text, re.MULTILINE):
+            assert get(address, f"/{imported}") == (
+                200,
+                (folder / imported).read_bytes(),
+                "text/javascript; charset=utf-8",
+            )
 
 
 def test_the_status_is_json(address: str) -> None:
