@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -30,8 +31,8 @@ Settings come from the environment and from .env: DB_HOST DB_PORT DB_NAME DB_USE
 .env.example lists them all."""
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
+def parser(training: bool = False) -> argparse.ArgumentParser:
+    """The command line. training: with the options of `train`, whose imports take seconds and need its extra."""
     top = argparse.ArgumentParser(
         prog="python -m cloud",
         description="packtwin's cloud side.",
@@ -50,13 +51,14 @@ def parser() -> argparse.ArgumentParser:
     table.add_argument("file", type=Path, metavar="F.csv")
     packs.add_parser("list", help="print all packs as CSV")
     add_release(commands)
-    _add_train(commands)
+    _add_train(commands, training)
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the exit code."""
-    options = parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    options = parser(training="train" in words).parse_args(words)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         return _run(options, settings.load(os.environ, options.env_file))
@@ -122,17 +124,18 @@ def _list_packs(config: Config) -> int:
     return 0
 
 
-def _add_train(commands: Any) -> None:
-    try:
-        from cloud.training.command import add_train
-    except ModuleNotFoundError:
-        # Whatever follows, the answer is that the extra is missing: no option is one here.
-        train = commands.add_parser(
-            "train", help="learn a model (needs the extra `train`)", prefix_chars="\0", add_help=False
-        )
-        train.add_argument("arguments", nargs="*")
-        return
-    add_train(commands)
+def _add_train(commands: Any, training: bool) -> None:
+    if training:
+        with contextlib.suppress(ModuleNotFoundError):
+            from cloud.training.command import add_train
+
+            add_train(commands)
+            return
+    # Whatever follows `train` here, the answer is that its extra is missing: no option is one.
+    train = commands.add_parser(
+        "train", help="learn a model from lives of packs (needs the extra `train`)", prefix_chars="\0", add_help=False
+    )
+    train.add_argument("arguments", nargs="*")
 
 
 def _train(options: argparse.Namespace, config: Config) -> int:

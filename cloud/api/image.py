@@ -23,7 +23,8 @@ _ANSWERS: Final = {
 }
 
 
-@router.api_route("/metadata/{name:path}", methods=["GET", "HEAD"], responses=_ANSWERS)  # type: ignore[arg-type]
+@router.head("/metadata/{name:path}", include_in_schema=False)
+@router.get("/metadata/{name:path}", responses=_ANSWERS)  # type: ignore[arg-type]
 def metadata(request: Request, name: str) -> Response:
     """Signed metadata, by python-tuf's names. All but timestamp.json never changes."""
     if not _METADATA.fullmatch(name):
@@ -36,7 +37,8 @@ def metadata(request: Request, name: str) -> Response:
     return Response(body, media_type="application/json", headers=headers)
 
 
-@router.api_route("/targets/{name:path}", methods=["GET", "HEAD"], responses=_ANSWERS)  # type: ignore[arg-type]
+@router.head("/targets/{name:path}", include_in_schema=False)
+@router.get("/targets/{name:path}", responses=_ANSWERS)  # type: ignore[arg-type]
 def target(request: Request, name: str) -> Response:
     """A bundle, SHA256.NAME-COUNTER.bundle; a Range of it if one is asked for."""
     path = state_of(request).config.release_dir / "targets" / name

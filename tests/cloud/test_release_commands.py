@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -149,6 +150,14 @@ def test_training_without_its_extra_is_one_sentence(
     monkeypatch.setitem(sys.modules, "cloud.training.command", None)
     assert main(["train", "--source", "folder", "somewhere", "--seed", "1"]) == 2
     assert "run: pip install 'packtwin[train]'" in said(capsys)
+
+
+def test_other_commands_import_nothing_that_training_needs() -> None:
+    code = (
+        "import sys; from cloud.__main__ import parser; parser(); print('xgboost' in sys.modules, 'tuf' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "False False\n"
 
 
 def test_the_next_counter_counts_what_lies_in_models(here: Path) -> None:
