@@ -47,7 +47,9 @@ class Bench:
             "firmware_bridge", "sim", "--cars", str(len(self.packs)), "--channel", str(self.folder / "can")
         )
 
-    def agent(self, url: str, settings: str = "", *, past: Path | None = None) -> subprocess.Popen[bytes]:
+    def agent(
+        self, url: str, settings: str = "", *, past: Path | None = None, sample_s: float = 0.2
+    ) -> subprocess.Popen[bytes]:
         """settings: more lines for the top of edge.toml. past: of every pack (its lines must name it)."""
         sources = "".join(
             f'[[source]]\npack_id = "{pack}"\nchannel = "can/{pack}"\nmapping = "mapping.toml"\n'
@@ -55,8 +57,8 @@ class Bench:
             for pack in self.packs
         )
         (self.folder / "edge.toml").write_text(
-            f'device = "bench"\nclock = "system"\nhot_dir = "hot"\nsample_s = 0.2\n{settings}[uplink]\nurl = "{url}"\n'
-            f'mode = "live"\n[page]\nport = 0\n[metrics]\nport = 0\n{sources}'
+            f'device = "bench"\nclock = "system"\nhot_dir = "hot"\nsample_s = {sample_s}\n{settings}'
+            f'[uplink]\nurl = "{url}"\nmode = "live"\n[page]\nport = 0\n[metrics]\nport = 0\n{sources}'
         )
         return self.start("edge", "run", "--config", str(self.folder / "edge.toml"))
 
