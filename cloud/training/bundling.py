@@ -16,6 +16,8 @@ from shared.bundle import OUTPUTS, FeatureRange, Golden, Manifest, Output
 from shared.feature_table import schema_id
 
 GOLDEN_ROWS: Final = 256
+_BEYOND: Final = 0.1
+"""A row is still in the domain when it lies beyond the rows by this share of their range."""
 
 
 def bundled(  # noqa: PLR0913
@@ -57,10 +59,11 @@ def bundled(  # noqa: PLR0913
 
 
 def _ranges(data: Dataset) -> list[FeatureRange]:
-    """Where the rows lie; a feature that never had a value keeps the table's range."""
+    """Where the rows lie and a little beyond; a feature that never had a value keeps the table's range."""
     found = []
     for spec, column in zip(data.table, data.rows.T, strict=True):
         seen = column[np.isfinite(column)]
         lo, hi = (float(seen.min()), float(seen.max())) if seen.size else (spec.lo, spec.hi)
-        found.append(FeatureRange(spec.name, spec.unit, lo, hi))
+        beyond = _BEYOND * (hi - lo)
+        found.append(FeatureRange(spec.name, spec.unit, max(lo - beyond, spec.lo), min(hi + beyond, spec.hi)))
     return found
