@@ -59,9 +59,7 @@ def test_models_are_asked_every_five_seconds_unless_told_otherwise(write: Write)
 def test_what_a_model_needs_to_know_of_a_pack_is_found_beside_the_file(write: Write, tmp_path: Path) -> None:
     (tmp_path / "root.json").write_text("{}")
     (tmp_path / "past.jsonl").write_text("")
-    path = write(
-        f'device = "b"\ntrust_root = "root.json"\n{SOURCE}past = "past.jsonl"\ncommissioned = 2021-05-31\n'
-    )
+    path = write(f'device = "b"\ntrust_root = "root.json"\n{SOURCE}past = "past.jsonl"\ncommissioned = 2021-05-31\n')
     config = load_config(path, {})
     assert config.trust_root == tmp_path / "root.json"
     assert config.sources[0].past == tmp_path / "past.jsonl"
