@@ -16,7 +16,6 @@ import signal
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +23,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from edge.clock import Clock
 from shared import bundle as bundles
 from shared.bundle import OUTPUTS, Bundle, BundleError
 from shared.errors import PacktwinError
@@ -40,17 +40,19 @@ _CHILD: Final = Path(__file__).with_name("infer_child.py")
 _LENGTH: Final = struct.Struct("<I")
 _SHAPE: Final = struct.Struct("<II")
 _MAX_ANSWER_BYTES: Final = 1 << 20
+_MS_NS: Final = 1_000_000
 _KEPT_VARIABLES: Final = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH")
 _ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
 
+_now_ns: Final = Clock().mono_ns
 Floats = npt.NDArray[np.float64]
 
 
 class RunnerError(PacktwinError):
     """The model gives no answer.
 
-    kind: `crash` (it ended, or the runtime refuses it) or `timeout`; `killed` (somebody killed the process, or it could
-    not be started) and `runtime` (no usable onnxruntime here) need not be the model's fault.
+    kind: `crash` (it ended, or the runtime refuses it) or `timeout`; `killed` (somebody killed the process) need not be
+    the model's fault; `runtime` (no process, or no usable onnxruntime here) is not.
     """
 
     def __init__(self, kind: str, detail: str) -> None:
@@ -69,7 +71,7 @@ class Runner:
         bundle = bundles.read(body)
         self.manifest = bundle.manifest
         self._answer_s = answer_s
-        self._child = _Child(_models(bundle), memory_mb=memory_mb, deadline=time.monotonic() + start_s)
+        self._child = _Child(_models(bundle), memory_mb=memory_mb, deadline_ns=_in(start_s))
 
     @property
     def pid(self) -> int:
@@ -78,11 +80,11 @@ class Runner:
 
     def predict(self, rows: npt.ArrayLike) -> dict[str, Floats]:
         """What each graph says of rows [n, features] (NaN = unknown): float64[n] by output, as it is, perhaps NaN."""
-        return self._child.ask(rows, time.monotonic() + self._answer_s)
+        return self._child.ask(rows, _in(self._answer_s))
 
     def check(self) -> None:
         """Returns when the child answers; RunnerError when it does not in time."""
-        self._child.ask(np.empty((0, 0)), time.monotonic() + self._answer_s)
+        self._child.ask(np.empty((0, 0)), _in(self._answer_s))
 
     def close(self) -> None:
         """Ends the child; may be called again."""
@@ -94,13 +96,13 @@ def probe(path: Path, bundle: Bundle, *, memory_mb: float = MEMORY_MB, limit_s: 
 
     BundleError crash | timeout | not_finite | golden | out_of_range; OSError when the trouble is this machine's.
     """
-    deadline = time.monotonic() + limit_s
+    deadline_ns = _in(limit_s)
     try:
-        child = _Child(_models(bundle), memory_mb=memory_mb, deadline=deadline, cpu_s=int(np.ceil(limit_s)))
+        child = _Child(_models(bundle), memory_mb=memory_mb, deadline_ns=deadline_ns, cpu_s=int(np.ceil(limit_s)))
         try:
             rows = np.asarray(bundle.golden.rows, np.float32)
-            found = child.ask(rows, deadline)
-            extremes = child.ask(_extremes(bundle), deadline)
+            found = child.ask(rows, deadline_ns)
+            extremes = child.ask(_extremes(bundle), deadline_ns)
         finally:
             child.close()
     except RunnerError as error:
@@ -129,6 +131,11 @@ def _extremes(bundle: Bundle) -> Floats:
     return np.stack([lo, hi])
 
 
+def _in(seconds: float) -> int:
+    """The monotonic ns of that moment."""
+    return _now_ns() + int(seconds * 1e9)
+
+
 def _models(bundle: Bundle) -> dict[str, bytes]:
     return {name: bundle.onnx(name) for name in OUTPUTS}
 
@@ -137,7 +144,7 @@ class _Child:
     """The process and its pipes. Every call has a deadline; after a RunnerError it is dead."""
 
     def __init__(
-        self, models: Mapping[str, bytes], *, memory_mb: float, deadline: float, cpu_s: int | None = None
+        self, models: Mapping[str, bytes], *, memory_mb: float, deadline_ns: int, cpu_s: int | None = None
     ) -> None:
         self._names = tuple(models)
         environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
@@ -152,7 +159,7 @@ class _Child:
                 start_new_session=True,
             )
         except OSError as error:
-            raise RunnerError("killed", f"the inference process cannot be started: {error}") from None
+            raise RunnerError("runtime", f"the inference process cannot be started: {error}") from None
         assert self._process.stdin and self._process.stdout
         self.pid = self._process.pid
         self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
@@ -161,8 +168,8 @@ class _Child:
         told = json.dumps({"models": self._names, "memory_mb": memory_mb, "cpu_s": cpu_s}).encode()
         try:
             for body in (told, *models.values()):
-                self._write(body, deadline)
-            answer: dict[str, Any] = json.loads(self._read(deadline))
+                self._write(body, deadline_ns)
+            answer: dict[str, Any] = json.loads(self._read(deadline_ns))
         except ValueError:
             self.close()
             raise RunnerError("crash", "the inference process talks nonsense") from None
@@ -171,11 +178,11 @@ class _Child:
             kind = "runtime" if answer["error"] == "runtime" else "crash"
             raise RunnerError(kind, f"the model cannot be loaded: {answer.get('detail')}")
 
-    def ask(self, rows: npt.ArrayLike, deadline: float) -> dict[str, Floats]:
+    def ask(self, rows: npt.ArrayLike, deadline_ns: int) -> dict[str, Floats]:
         """What each model says of rows [n, columns]: float64[n]."""
         values = np.ascontiguousarray(rows, "<f4")
-        self._write(_SHAPE.pack(*values.shape) + values.tobytes(), deadline)
-        answer = self._read(deadline)
+        self._write(_SHAPE.pack(*values.shape) + values.tobytes(), deadline_ns)
+        answer = self._read(deadline_ns)
         expected = 4 * len(self._names) * len(values)
         if len(answer) != 1 + expected or answer[0]:
             self.close()
@@ -193,10 +200,10 @@ class _Child:
         self._process.kill()
         self._process.wait()
 
-    def _write(self, body: bytes, deadline: float) -> None:
+    def _write(self, body: bytes, deadline_ns: int) -> None:
         left = memoryview(_LENGTH.pack(len(body)) + body)
         while left:
-            self._wait(self._in, select.POLLOUT, deadline)
+            self._wait(self._in, select.POLLOUT, deadline_ns)
             try:
                 left = left[os.write(self._in, left) :]
             except BlockingIOError:
@@ -204,17 +211,17 @@ class _Child:
             except OSError:
                 raise self._ended() from None
 
-    def _read(self, deadline: float) -> bytes:
-        length = _LENGTH.unpack(self._read_bytes(_LENGTH.size, deadline))[0]
+    def _read(self, deadline_ns: int) -> bytes:
+        length = _LENGTH.unpack(self._read_bytes(_LENGTH.size, deadline_ns))[0]
         if length > _MAX_ANSWER_BYTES:
             self.close()
             raise RunnerError("crash", "the inference process talks nonsense")
-        return self._read_bytes(length, deadline)
+        return self._read_bytes(length, deadline_ns)
 
-    def _read_bytes(self, size: int, deadline: float) -> bytes:
+    def _read_bytes(self, size: int, deadline_ns: int) -> bytes:
         body = b""
         while len(body) < size:
-            self._wait(self._out, select.POLLIN, deadline)
+            self._wait(self._out, select.POLLIN, deadline_ns)
             try:
                 part = os.read(self._out, size - len(body))
             except BlockingIOError:
@@ -224,10 +231,10 @@ class _Child:
             body += part
         return body
 
-    def _wait(self, pipe: int, for_: int, deadline: float) -> None:
+    def _wait(self, pipe: int, for_: int, deadline_ns: int) -> None:
         poll = select.poll()
         poll.register(pipe, for_)
-        if not poll.poll(max(deadline - time.monotonic(), 0.0) * 1000):
+        if not poll.poll(max(deadline_ns - _now_ns(), 0) / _MS_NS):
             self.close()
             raise RunnerError("timeout", "the model does not answer in time")
 

@@ -84,8 +84,7 @@ class Models:
         self.updates.stop()
 
     def close(self) -> None:
-        """Lets go of the folder and of the process."""
-        self.estimator.close()
+        """Lets go of the folder. The process ends with the thread of `estimate`."""
         self.updates.close()
 
     def status(self) -> dict[str, Any]:
