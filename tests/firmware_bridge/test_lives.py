@@ -56,7 +56,7 @@ def lives() -> list[Life]:
 def test_under_constant_conditions_it_is_the_formula_of_the_paper(
     days: float, efc: float, volts: float, depth: float
 ) -> None:
-    """Schmalstieg et al. 2014, eq. 14 to 21, for their 2.15 Ah cell cycled at 35 degC and 1C; written down anew."""
+    """Schmalstieg et al. 2014, for their 2.15 Ah cell cycled at 35 degC and 1C; written down anew."""
     moved_ah, kelvin = 2 * 2.15 * efc, 273.15 + 35.0
     alpha = (7.543 * 3.75 - 23.75) * 1e6 * math.exp(-6976 / kelvin)
     beta = 7.348e-3 * (volts - 3.667) ** 2 + 7.600e-4 + 4.081e-3 * depth
