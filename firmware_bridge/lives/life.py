@@ -53,7 +53,7 @@ class Life:
     def rul_cycles(self) -> Floats:
         """Cycles left at the end of each Session, float64[n]; NaN where the end is not known."""
         end = np.nan if self.eol_cycles is None else self.eol_cycles
-        rul: Floats = np.round(np.maximum(end - self.cycles, 0.0), 1)
+        rul: Floats = np.asarray(np.round(np.maximum(end - self.cycles, 0.0), 1), np.float64)
         return rul
 
     @property
