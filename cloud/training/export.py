@@ -7,6 +7,7 @@ ones, such with holes, and such on every threshold and one step to either side o
 from __future__ import annotations
 
 import json
+import os
 from typing import Any, Final
 
 import numpy as np
@@ -127,6 +128,7 @@ def require_parity(booster: xgboost.Booster, body: bytes, rows: Singles, *, chan
 
 def run(body: bytes, rows: Singles) -> npt.NDArray[np.float64]:
     """What the graph says: float64[n]; of a classifier the second class's probability."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else it keeps, and may send, a record of its use
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
