@@ -7,8 +7,8 @@ import { decimal } from "./words.ts";
 const NO_ANSWER: Record<string, [short: string, sentence: string]> = {
   no_model: ["no model yet", "No model runs in this car yet."],
   no_features: ["too early", "The car has not seen enough use of this pack yet to say."],
-  pack_facts: "The agent's mapping does not say this pack's chemistry, cells in series or capacity.",
-  feature_error: "The agent could not measure this pack; its log says why. A restart tries again.",
+  pack_facts: ["facts missing", "The agent's mapping does not say this pack's chemistry, cells in series or capacity."],
+  feature_error: ["no features", "The agent could not measure this pack; its log says why. A restart tries again."],
   chemistry: ["other chemistry", "The model in this car was not made for this pack's chemistry."],
   feature_schema: ["model unfit", "The model needs other features than the car's software computes."],
   model_restarting: ["starting", "The model in this car is being started."],
