@@ -3,7 +3,8 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: setup run status logs stop psql cloud vcan replay-i3 test test-all check bench smoke lock clean help
+.PHONY: setup run status logs stop psql cloud vcan replay-i3 retrain champion test test-all check bench bench-models smoke lock \
+  clean help
 
 PY := .venv/bin/python
 RUN := $(PY) deploy/local/run.py
@@ -13,7 +14,7 @@ LOCKED := pyproject.toml requirements.lock deploy/local/install.py
 PAGE := cloud/web/dist/index.html
 PAGE_SOURCES := $(shell find cloud/web -maxdepth 1 -type f 2>/dev/null; find cloud/web/src cloud/web/public -type f 2>/dev/null)
 FAST := not slow and not e2e and not browser and not root
-BENCHES = $(wildcard tests/benchmarks/bench_*.py)
+BENCHES = $(filter-out %/bench_models.py, $(wildcard tests/benchmarks/bench_*.py))
 # The tools of a test see the project's own Python only, whatever shell this is called from.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
@@ -44,6 +45,12 @@ replay-i3: setup ## real BMW i3 trips through agent, uplink and database: DATA=f
 	@test -n "$(DATA)" || { echo "packtwin: say where the trips are: make replay-i3 DATA=../shared/data/bmw_i3_trips" >&2; exit 2; }
 	@$(RUN) with database,api -- $(PY) deploy/local/replay_i3.py "$(DATA)"
 
+retrain: $(STAMPS)/train $(PAGE) ## train on the database and simulated lives, publish what is better; FORCE=1 in any case
+	@$(RUN) with database,api -- $(PY) deploy/local/retrain.py $(if $(FORCE),--force)
+
+champion: $(STAMPS)/train ## make the model that ships anew: cloud/champion
+	@$(PY) deploy/local/champion.py
+
 test: $(STAMPS)/dev $(PAGE) ## unit and contract tests (minutes)
 	@$(PY) -m pytest -q -m "$(FAST)" $(ARGS)
 
@@ -62,6 +69,9 @@ check: $(STAMPS)/dev $(PAGE) ## ruff, mypy strict, import-linter, tsc
 bench: $(STAMPS)/dev $(PAGE) ## every benchmark, one after the other; the numbers of docs come from here
 	@failed=""; for bench in $(BENCHES); do echo "== $$bench"; $(PY) $$bench || failed="$$failed $$bench"; done; \
 	test -z "$$failed" || { echo "packtwin: failed:$$failed" >&2; exit 1; }
+
+bench-models: $(STAMPS)/train ## how good the models are: simulated packs, and real cells with DATA=../shared/data (long)
+	@$(PY) tests/benchmarks/bench_models.py $(DATA)
 
 smoke: $(STAMPS)/dev $(PAGE) ## build the wheel and start every command from fresh venvs, one per extra
 	@$(PY) deploy/local/smoke.py
@@ -85,14 +95,20 @@ help: ## this list
 
 $(STAMPS)/run: $(LOCKED) | .venv/bin/python
 	@mkdir -p $(STAMPS)
-	@test -e $(STAMPS)/run -o -e $(STAMPS)/dev || echo "packtwin: installing (about a minute, once)"
+	@test -e $(STAMPS)/run -o -e $(STAMPS)/dev -o -e $(STAMPS)/train || echo "packtwin: installing (about a minute, once)"
 	@$(PY) deploy/local/install.py run
 	@touch $@
+
+$(STAMPS)/train: $(LOCKED) | .venv/bin/python
+	@mkdir -p $(STAMPS)
+	@test -e $(STAMPS)/dev || echo "packtwin: installing what training needs (about a minute, once)"
+	@$(PY) deploy/local/install.py train
+	@touch $@ $(STAMPS)/run
 
 $(STAMPS)/dev: $(LOCKED) | .venv/bin/python
 	@mkdir -p $(STAMPS)
 	@$(PY) deploy/local/install.py dev
-	@touch $@ $(STAMPS)/run
+	@touch $@ $(STAMPS)/run $(STAMPS)/train
 
 $(PAGE): $(PAGE_SOURCES) deploy/local/page.py | $(STAMPS)/run
 	@$(PY) deploy/local/page.py build

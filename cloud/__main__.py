@@ -1,19 +1,21 @@
-"""`python -m cloud`: migrate, api, ingest, pack. Exit 0 ok, 1 the work failed, 2 bad usage or configuration."""
+"""`python -m cloud`: migrate, api, ingest, pack, train, release. Exit 0 ok, 1 it failed, 2 bad usage or settings."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 
 from cloud import config as settings
 from cloud.config import Config
+from cloud.release_command import add_release, run_release
 from shared.errors import ConfigError, PacktwinError
 
 _EXAMPLES: Final = """examples:
@@ -21,13 +23,16 @@ _EXAMPLES: Final = """examples:
   python -m cloud api                     API, page and ingest on http://localhost:5001
   python -m cloud pack import packs.csv   what people know of their packs
   python -m cloud pack list
+  python -m cloud train                   a model from simulated lives, into models/
+  python -m cloud release publish models/rul-2.bundle
+  python -m cloud release list            what is published, and what each device is told to run
 
 Settings come from the environment and from .env: DB_HOST DB_PORT DB_NAME DB_USER DB_PASSWORD API_HOST API_PORT ...;
 .env.example lists them all."""
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
+def parser(training: bool = False) -> argparse.ArgumentParser:
+    """The command line. training: with the options of `train`, whose imports take seconds and need its extra."""
     top = argparse.ArgumentParser(
         prog="python -m cloud",
         description="packtwin's cloud side.",
@@ -45,12 +50,15 @@ def parser() -> argparse.ArgumentParser:
     table = packs.add_parser("import", help="read a CSV table", description=_pack_columns())
     table.add_argument("file", type=Path, metavar="F.csv")
     packs.add_parser("list", help="print all packs as CSV")
+    add_release(commands)
+    _add_train(commands, training)
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the exit code."""
-    options = parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    options = parser(training="train" in words).parse_args(words)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         return _run(options, settings.load(os.environ, options.env_file))
@@ -72,6 +80,10 @@ def _run(options: argparse.Namespace, config: Config) -> int:
         return 0
     if options.command == "ingest":
         raise ConfigError("with the direct bus the ingest runs inside the API process; start `python -m cloud api`")
+    if options.command == "release":
+        return run_release(options, config)
+    if options.command == "train":
+        return _train(options, config)
     return _import_packs(config, options.file) if options.pack_command == "import" else _list_packs(config)
 
 
@@ -110,6 +122,31 @@ def _list_packs(config: Config) -> int:
     with db.connect(config.database, "packtwin-pack") as conn:
         sys.stdout.write(write_packs(queries_packs.facts(conn)))
     return 0
+
+
+def _add_train(commands: Any, training: bool) -> None:
+    if training:
+        with contextlib.suppress(ModuleNotFoundError):
+            from cloud.training.command import add_train
+
+            add_train(commands)
+            return
+    # Whatever follows `train` here, the answer is that its extra is missing: no option is one.
+    train = commands.add_parser(
+        "train", help="learn a model from lives of packs (needs the extra `train`)", prefix_chars="\0", add_help=False
+    )
+    train.add_argument("arguments", nargs="*")
+
+
+def _train(options: argparse.Namespace, config: Config) -> int:
+    try:
+        from cloud.training.command import run_train
+
+        return run_train(options, config)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"training needs {error.name}, which is not installed here; run: pip install 'packtwin[train]'"
+        ) from error
 
 
 def _pack_columns() -> str:

@@ -47,13 +47,20 @@ class Config:
     """The mode that devices are asked for while nobody looks at one of their packs."""
     retention: Retention = Retention()
     bands: Bands = field(default_factory=Bands)
+    release_dir: Path = Path(".local/release")
+    """The signed repository that devices fetch models from."""
+    keys_dir: Path = Path(".local/keys")
+    """The keys that sign it."""
+    models_dir: Path = Path("models")
+    """Where trained bundles and their cards are written."""
 
 
 _T = TypeVar("_T")
-_PREFIXES: Final = ("API_", "AUTO_", "BAND_", "DB_", "RETENTION_", "UPLINK_")
+_PREFIXES: Final = ("API_", "AUTO_", "BAND_", "DB_", "KEYS_", "MODELS_", "RELEASE_", "RETENTION_", "UPLINK_")
 _BANDS: Final = {"SOC": "soc", "SOH": "soh", "TEMPERATURE": "temperature", "RUL": "rul", "FAILURE": "failure"}
 SETTINGS: Final = frozenset(
     {"API_HOST", "API_PORT", "AUTO_REGISTER", "BAND_TEMPERATURE_COLD", "UPLINK_MODE"}
+    | {"KEYS_DIR", "MODELS_DIR", "RELEASE_DIR"}
     | {f"DB_{name}" for name in ("HOST", "PORT", "NAME", "USER", "PASSWORD")}
     | {f"RETENTION_{name}_DAYS" for name in ("RAW", "1M", "1H", "1D")}
     | {f"BAND_{name}_{level}" for name in _BANDS for level in ("WARNING", "CRITICAL")}
@@ -79,6 +86,9 @@ def load(environ: Mapping[str, str], env_file: Path | None = None) -> Config:
         uplink_mode=values.one_of("UPLINK_MODE", none.uplink_mode, tuple(MODES)),
         retention=_retention(values),
         bands=_bands(values),
+        release_dir=Path(values.text("RELEASE_DIR", str(none.release_dir))),
+        keys_dir=Path(values.text("KEYS_DIR", str(none.keys_dir))),
+        models_dir=Path(values.text("MODELS_DIR", str(none.models_dir))),
     )
 
 

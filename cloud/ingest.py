@@ -20,9 +20,10 @@ import psycopg
 from cloud.config import Config
 from cloud.db import Connection, partitions, telemetry
 from cloud.ingest_rows import Origin, Rows, gather, readings
+from shared.alerts import END_OF_LIFE
 from shared.batch import Batch, ranges
 from shared.block import NO_TIME, Ints, Layout, SampleBlock
-from shared.records import Estimate, Event, Gap, Receipt, Rejected, Report
+from shared.records import Estimate, Event, Receipt, Rejected, Session, Single
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,6 @@ _PACKS_KEPT_NS: Final = MINUTE_NS
 _DETAIL_CHARS: Final = 200
 _TRIES: Final = 3
 
-Single = Estimate | Event | Report | Gap
 Spans = list[tuple[int, int]]
 _Part = tuple[Origin, SampleBlock]
 
@@ -48,6 +48,7 @@ class Outcome:
     blocks: tuple[SampleBlock, ...]
     estimates: tuple[Estimate, ...]
     events: tuple[Event, ...]
+    sessions: tuple[Session, ...]
     written: int
     duplicates: int
     rejected: int
@@ -226,8 +227,8 @@ class Ingest:
             if one.repeated and _inside(np.array([record.seq]), one.repeated)[0]:
                 continue
             pack_key, reason = None, None
-            if isinstance(record, Estimate | Event):  # a Gap or a Report says something about the device at any time
-                reason = self._refusal(record.pack_id, one.device_key) or window.reason(record.t_ns)
+            if isinstance(record, Estimate | Event | Session):  # a Gap or a Report speaks of the device, at any time
+                reason = self._refusal(record.pack_id, one.device_key) or _time_refusal(record, window)
                 pack_key = self._packs[record.pack_id][0] if reason is None else None
             if reason:
                 one.refuse(reason, np.array([record.seq]))
@@ -296,6 +297,7 @@ def _outcome(one: _Sorted, t_ns: int) -> Outcome:
         blocks=tuple(block for _, block in one.parts),
         estimates=tuple(record for *_, record in one.singles if isinstance(record, Estimate)),
         events=tuple(record for *_, record in one.singles if isinstance(record, Event)),
+        sessions=tuple(record for *_, record in one.singles if isinstance(record, Session)),
         written=one.seqs.size - duplicates - rejected,
         duplicates=duplicates,
         rejected=rejected,
@@ -341,6 +343,13 @@ def _in_time(one: _Sorted, block: SampleBlock, window: _Window) -> SampleBlock:
     return _chosen(block, ~(old | future))
 
 
+def _time_refusal(record: Estimate | Event | Session, window: _Window) -> str | None:
+    """Why its time is not taken. Sessions and ends of life are the whole life of a pack: never too old."""
+    reason = window.reason(record.t_ns)
+    lasting = isinstance(record, Session) or (isinstance(record, Event) and record.code == END_OF_LIFE)
+    return None if lasting and reason == "too_old" else reason
+
+
 def _spans(seqs: Ints) -> Spans:
     first, last = int(seqs[0]), int(seqs[-1])
     return [(first, last)] if last - first + 1 == seqs.size else ranges(seqs)
@@ -364,6 +373,7 @@ def _pack_ids(batch: Batch) -> set[str]:
     ids = {block.pack_id for block in batch.blocks}
     ids.update(estimate.pack_id for estimate in batch.estimates)
     ids.update(event.pack_id for event in batch.events)
+    ids.update(session.pack_id for session in batch.sessions)
     return ids
 
 

@@ -17,7 +17,7 @@ import orjson
 
 from cloud.ingest import Outcome
 from shared.block import NO_TIME, SampleBlock
-from shared.records import Estimate, Event, boot_hex
+from shared.records import Estimate, Event, Session, boot_hex
 from shared.wire_json import plain, record_dict
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def iso(t_ns: int | None) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One record for the stream: kind is sample, estimate or event; body is its JSON."""
+    """One record for the stream: kind is sample, estimate, event or session; body is its JSON."""
 
     pack_id: str
     kind: str
@@ -187,7 +187,7 @@ class Hub:
             if news is not None and not watched.isdisjoint((None, block.pack_id)):
                 for row in news.dicts():
                     yield Message(block.pack_id, "sample", _json(head | plain(row)))
-        for kind, records in (("estimate", batch.estimates), ("event", batch.events)):
+        for kind, records in (("estimate", batch.estimates), ("event", batch.events), ("session", batch.sessions)):
             for record in records:
                 if not watched.isdisjoint((None, record.pack_id)):
                     yield Message(record.pack_id, kind, _json(head | _single(record)))
@@ -217,7 +217,7 @@ class Hub:
         self._watched = frozenset(subscriber.pack_id for subscriber in self._subscribers)
 
 
-def _single(record: Estimate | Event) -> dict[str, Any]:
+def _single(record: Estimate | Event | Session) -> dict[str, Any]:
     values = record_dict(record)
     if isinstance(record, Event):
         values |= {"since": iso(record.since_t_ns), "cleared": iso(record.cleared_t_ns)}

@@ -8,6 +8,7 @@ import sys
 from typing import NoReturn
 
 from edge.commands import add_replay, add_run, add_status
+from edge.model_command import add_model
 from shared.errors import ConfigError, PacktwinError
 
 
@@ -22,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command. Returns 0, 2 for bad usage or configuration, 1 when the work failed."""
     parser = _Parser(prog="python -m edge", description="The agent that reads batteries and keeps every sample safe.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (add_run, add_status, add_replay):
+    for add in (add_run, add_status, add_replay, add_model):
         add(commands)
     try:
         args = parser.parse_args(argv)

@@ -1,7 +1,7 @@
 """The agent: one process that reads every bus, puts a Sample per pack into the outbox, and sends what is there.
 
-Tasks: one per source (read tick 0.1 s), one that measures, one that flushes; the uplink blocks while it waits for an
-answer, so it has a thread of its own that the end of the process need not wait for.
+Tasks: one per source (read tick 0.1 s), one that measures, one that flushes. The uplink, the updates and the estimates
+block while they wait for an answer, so each has a thread of its own that nothing else waits for.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +24,9 @@ from edge.dbc import Dbc
 from edge.lane import Lane
 from edge.mapping import Mapping, load_mapping
 from edge.metrics import serve_metrics
-from edge.outbox import Outbox, OutboxError
+from edge.models import Models
+from edge.outbox import Measured, Outbox, OutboxError
+from edge.packs import Packs
 from edge.page.server import serve_page
 from edge.sources.can import SourceError, source_of
 from edge.status import RUNNING_FILE, agent_status
@@ -50,19 +53,30 @@ class Agent:
         self.lanes = build_lanes(config)
         self.clock = Clock(config.clock)
         transport = _transport(config)
-        self.outbox = Outbox(
-            config.device,
-            config.outbox.cold_dir,
-            config.outbox.hot_dir,
-            max_bytes=config.outbox.max_bytes,
-            flush_s=config.outbox.flush_s,
-            now=self.clock.mono_ns,
-            kernel_boot_id=kernel_boot_id(),
-        )
+        with contextlib.ExitStack() as opened:
+            self.outbox = Outbox(
+                config.device,
+                config.outbox.cold_dir,
+                config.outbox.hot_dir,
+                max_bytes=config.outbox.max_bytes,
+                flush_s=config.outbox.flush_s,
+                now=self.clock.mono_ns,
+                kernel_boot_id=kernel_boot_id(),
+            )
+            opened.callback(self.outbox.close)
+            self.packs = Packs(config, self.lanes, self.outbox)
+            opened.callback(self.packs.store.close)
+            self.models = Models(config, self.lanes, self.clock, self.outbox)
+            opened.callback(self.models.close)
+            self._opened = opened.pop_all()
         settings = UplinkSettings(mode=config.uplink.mode)
         self.uplink = Uplink(self.outbox, transport, self.clock, settings) if transport else None
         self.started_ns = self.clock.mono_ns()
         self.store_problem: str | None = None
+
+    def close(self) -> None:
+        """Writes what is pending to flash and lets go of all files."""
+        self._opened.close()
 
     def status(self) -> dict[str, Any]:
         """What the page, the metrics and `edge status` show."""
@@ -74,9 +88,12 @@ class Agent:
             tasks = [group.create_task(self._follow(lane), name=f"source {lane.config.pack_id}") for lane in self.lanes]
             tasks.append(group.create_task(self._measure(), name="measure"))
             tasks.append(group.create_task(self._flush(), name="flush"))
+            tasks.append(group.create_task(_in_daemon("estimates", self.models.estimate), name="estimates"))
+            tasks.append(group.create_task(_in_daemon("updates", self._update), name="updates"))
             if self.uplink is not None:
                 tasks.append(group.create_task(_in_daemon("uplink", self._send), name="uplink"))
             await stop.wait()
+            self.models.stop()
             for task in tasks:
                 task.cancel()
 
@@ -113,14 +130,22 @@ class Agent:
             await asyncio.sleep((due_ns - now_ns) / _SECOND_NS)
             mono_ns, t_ns = self._now_ms()
             samples = [sample for lane in self.lanes if (sample := lane.sample(mono_ns, t_ns)) is not None]
-            if samples:
-                await self._store(lambda samples=samples: self.outbox.put(samples))  # type: ignore[misc]
+            await self._store(partial(self._keep, samples, mono_ns, t_ns))
+
+    def _keep(self, samples: list[Measured], mono_ns: int, t_ns: int | None) -> None:
+        """Measures and stores the Samples; now and then also leaves the questions for the model."""
+        try:
+            self.packs.keep(samples)
+        finally:
+            if self.models.estimator.due(mono_ns):
+                self.models.estimator.offer(self.packs.questions(mono_ns, t_ns))
 
     async def _flush(self) -> None:
-        """Lets the outbox write to flash what has waited too long."""
+        """Lets the outbox and the packs' history write to flash what has waited too long."""
         while True:
             await asyncio.sleep(_FLUSH_CHECK_S)
             await self._store(lambda: self.outbox.flush(self.clock.mono_ns()))
+            await asyncio.to_thread(self.packs.store.flush, self.clock.mono_ns())
 
     async def _store(self, work: Callable[[], object]) -> None:
         """Runs work on the outbox in a thread; what it cannot store it has counted, here it is said once."""
@@ -140,6 +165,9 @@ class Agent:
         wait_s = 0.0
         while not stopping.wait(wait_s):
             wait_s = self.uplink.step(self.clock.mono_ns()).wait_s
+
+    def _update(self, stopping: threading.Event) -> None:
+        self.models.update(stopping, lambda: self.uplink.state.desired_bundle if self.uplink else None)
 
     def _now_ms(self) -> tuple[int, int | None]:
         """(mono_ns, t_ns) of the same instant, in whole ms."""
@@ -177,7 +205,7 @@ def run_agent(config: Config) -> int:
             asyncio.run(_until_signal(agent))
     finally:
         running.unlink(missing_ok=True)
-        agent.outbox.close()
+        agent.close()
     log.info("stopped; what is not acknowledged stays in the outbox")
     return 0
 

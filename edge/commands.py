@@ -52,12 +52,16 @@ def add_replay(commands: Commands) -> None:
     parser = _command(
         commands,
         "replay",
-        "sends a CSV or a candump log as if it were measured now; 0 only when all of it is acknowledged",
+        "sends a CSV, a candump log or a file of records; 0 only when all of it is acknowledged",
         "edge replay trip.csv.gz --mapping trip.toml --config edge.toml",
         "edge replay drive.log --speed 10 --mapping mapping.toml -o samples.jsonl",
+        "edge replay LIFE.jsonl.gz --config edge.toml",
     )
     parser.add_argument(
-        "file", metavar="F", help="a CSV with a mapping that has a table [csv], or a candump log; .gz too"
+        "file",
+        metavar="F",
+        help="a CSV with a mapping that has a table [csv], a candump log, or NAME.jsonl with a Session or Event "
+        "a line; .gz too",
     )
     parser.add_argument("--speed", type=_speed, default=None, metavar="N|max", help="times real time (default: max)")
     parser.add_argument("--config", metavar="C", help=_CONFIG_HELP)
@@ -133,10 +137,12 @@ def _lines(status: dict[str, Any]) -> Iterable[str]:
     yield f"outbox   {outbox['hot_bytes'] >> 10} KiB in memory  {outbox['cold_bytes'] >> 10} KiB on disk{age}"
     if outbox["problem"]:
         yield f"         {outbox['problem']}"
+    yield f"model    {_model(status['model'])}"
     for pack in status["packs"]:
         source = pack["source"]
         what = source["problem"] or f"{source['state']}, {source['frames_per_s']:.0f} frames/s"
         yield f"{pack['pack_id']}  {source['interface']} {source['channel']}: {what}"
+        yield f"         {_life(pack['estimate'])}"
     for name, file in status.get("outbox_files", {}).items():
         yield f"{name} file {file['file']} ({file['bytes'] >> 10} KiB)"
         yield "  rows: " + "  ".join(f"{table} {count}" for table, count in file["tables"].items())
@@ -145,15 +151,42 @@ def _lines(status: dict[str, Any]) -> Iterable[str]:
                 yield f"  {table[:-1]:6} " + "  ".join(f"{key} {value}" for key, value in row.items())
 
 
+def _model(model: dict[str, Any]) -> str:
+    active, inference = model["active"], model["inference"]
+    parts = [active["model_id"] if active else "none"]
+    if inference:
+        parts.append(f"process {inference['pid']}" if inference["state"] == "running" else inference["state"])
+        parts += [inference["problem"]] if inference["problem"] else []
+    if model["candidate"]:
+        parts.append(f"{model['candidate']['model_id']} is on its way")
+    return "  ".join([*parts, *([model["problem"]] if model["problem"] else [])])
+
+
+def _life(said: dict[str, Any] | None) -> str:
+    if said is None:
+        return "no prediction yet"
+    if said["rul_cycles"] is None:
+        return f"no prediction: {said['reason']}"
+    interval = f"{said['rul_cycles_lo']:.0f} to {said['rul_cycles_hi']:.0f}"
+    outside = "" if said["in_domain"] else ", outside of what the model has learned from"
+    return (
+        f"{said['rul_cycles']:.0f} cycles left (90 %: {interval}), "
+        f"failure probability {100 * said['failure_probability']:.1f} %{outside}"
+    )
+
+
 def _replay(args: argparse.Namespace) -> int:
     from edge.clock import Clock
     from edge.mapping import load_mapping
     from edge.progress import ProgressLine
+    from edge.record_files import is_record_file
     from edge.replay import MOST_PENDING, Pace, opened_output, send_samples, write_samples
     from edge.sources.replay import Notes, content_boot, count_lines, csv_samples, log_samples
 
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     path = Path(args.file)
+    if is_record_file(path):
+        return _replay_records(args, path)
     config = load_config(find_config(args.config)) if args.config or not args.out else None
     mapping_path, pack_id = _mapping_and_pack(args, config)
     mapping = load_mapping(mapping_path)
@@ -188,6 +221,32 @@ def _replay(args: argparse.Namespace) -> int:
         ).acked
     line.end(done)
     _tell(notes, sys.stderr)
+    return 0
+
+
+def _replay_records(args: argparse.Namespace, path: Path) -> int:
+    """Sessions and Events of a file, as fast as Receipts allow: they say themselves of which pack and when."""
+    from edge.clock import Clock
+    from edge.progress import ProgressLine
+    from edge.record_files import checked, records
+    from edge.replay import chunked, send_samples
+
+    if args.out or args.speed or args.mapping or args.pack or args.channel:
+        raise ConfigError(f"{path} holds records that are sent as they are: give it with --config alone")
+    config = load_config(find_config(args.config))
+    transport = _transport(config)
+    whole = checked(path)
+    clock = Clock("system")
+    line = ProgressLine(path.name, whole.records, lambda: clock.mono_ns() / 1e9)
+    done = send_samples(
+        chunked(records(path)),
+        device=config.device,
+        boot=whole.boot,
+        transport=transport,
+        clock=clock,
+        shown=line.show,
+    ).acked
+    line.end(done)
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,8 @@ SEARCH: Final = (Path("edge.toml"), Path(".local/edge/edge.toml"), Path("/etc/pa
 SAMPLES: Final = Path(__file__).parent / "samples"
 _TMPFS: Final = Path("/dev/shm")
 _MIB: Final = 1 << 20
+_FIRST_YEAR: Final = 1990
+_LAST_YEAR: Final = 2100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +64,8 @@ class SourceConfig:
     tty_baudrate: int
     listen_only: bool
     mapping_path: Path
+    past: Path | None = None  # Sessions of the pack from before it was measured here, as JSON lines
+    commissioned_t_ns: int | None = None  # UTC of the pack's first day in use; None = not known
     options: tuple[tuple[str, str | int | float | bool], ...] = ()
 
 
@@ -72,6 +77,8 @@ class Config:
     device: str
     clock: str
     sample_s: float
+    prediction_s: float
+    trust_root: Path | None  # root metadata of the repository that models come from; None = no model is installed
     uplink: UplinkConfig
     outbox: OutboxConfig
     page: Listen
@@ -93,7 +100,7 @@ def find_config(given: str | None) -> Path:
 
 
 def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
-    """edge.toml; TELEMETRY_INTERVAL, EDGE_PORT, METRICS_PORT and ALLOW_PLAINTEXT_HOSTS of the environment go first."""
+    """edge.toml; TELEMETRY_INTERVAL, PREDICTION_INTERVAL, EDGE_PORT, METRICS_PORT of the environment go first."""
     table = Table(read_toml(path), str(path))
     folder = path.absolute().parent
     device = table.id("device")
@@ -102,6 +109,10 @@ def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
         device=device,
         clock=table.choice("clock", "trusted", among=CLOCKS),
         sample_s=_override(table, "sample_s", environ, "TELEMETRY_INTERVAL").number("sample_s", 1.0, lo=0.1, hi=3600.0),
+        prediction_s=_override(table, "prediction_s", environ, "PREDICTION_INTERVAL").number(
+            "prediction_s", 5.0, lo=0.1, hi=86_400.0
+        ),
+        trust_root=_file(table, "trust_root", folder),
         outbox=_outbox(table, folder, device),
         uplink=_uplink(table.table("uplink"), folder, environ),
         page=_listen(table.table("page"), environ, 5002, "EDGE_PORT"),
@@ -180,12 +191,32 @@ def _source(table: Table, folder: Path) -> SourceConfig:
         tty_baudrate=table.whole("tty_baudrate", 115_200, lo=1200, hi=10_000_000),
         listen_only=table.flag("listen_only", True),
         mapping_path=find_shipped(folder, mapping, SAMPLES),
+        past=_file(table, "past", folder),
+        commissioned_t_ns=_day(table, "commissioned"),
         options=tuple(options.items()),
     )
     table.done()
     if not source.mapping_path.is_file():
         raise table.fail("mapping", f'= "{mapping}" does not exist: give the path of a mapping.toml')
     return source
+
+
+def _file(table: Table, key: str, folder: Path) -> Path | None:
+    """A file that must be there; None when the key is left out."""
+    name = table.text(key, "")
+    if name and not (folder / name).is_file():
+        raise table.fail(key, f'= "{name}" does not exist: give the path of a file, or leave it out')
+    return folder / name if name else None
+
+
+def _day(table: Table, key: str) -> int | None:
+    """The UTC ns at which a day begins; None when the key is left out."""
+    day = table.raw(key, None)
+    if day is None:
+        return None
+    if type(day) is not date or not _FIRST_YEAR <= day.year <= _LAST_YEAR:
+        raise table.fail(key, f"= {day} must be a day such as 2021-05-31, without quotes")
+    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1_000_000_000
 
 
 def find_shipped(folder: Path, name: str, shipped: Path) -> Path:

@@ -11,14 +11,27 @@ from edge.decode import Decoder
 from edge.mapping import Mapping
 from edge.outbox_records import Measured
 from edge.sources.can import Source
+from shared.records import Estimate
 
 _SECOND_NS: Final = 1_000_000_000
 _SILENT_S: Final = 5.0
 _RATE_S: Final = 5.0
+_SAID: Final = (
+    "rul_cycles",
+    "rul_cycles_lo",
+    "rul_cycles_hi",
+    "failure_probability",
+    "in_domain",
+    "model_id",
+    "reason",
+)
 
 
 class Lane:
-    """One pack on its bus. `problem` is why its source cannot be read now; `latest` the last Sample."""
+    """One pack on its bus. `problem` is why its source cannot be read now; `latest` the last Sample.
+
+    estimate: the last one of this pack, None = not asked yet; predictions: how many of them said something.
+    """
 
     def __init__(self, config: SourceConfig, source: Source, mapping: Mapping, dbc: Dbc, sample_s: float) -> None:
         self.config = config
@@ -26,7 +39,9 @@ class Lane:
         self.problem: str | None = "not opened yet"
         self.retries = 0
         self.latest: Measured | None = None
-        self._mapping = mapping
+        self.estimate: Estimate | None = None
+        self.predictions = 0
+        self.mapping = mapping
         self._decoder = Decoder(mapping, dbc)
         self._assembler = Assembler(config.pack_id, mapping, sample_s)
         self._heard_ns: int | None = None
@@ -48,6 +63,11 @@ class Lane:
         self.latest = self._assembler.sample(mono_ns, t_ns)
         return self.latest
 
+    def say(self, estimate: Estimate) -> None:
+        """Takes in what the model says of this pack."""
+        self.estimate = estimate
+        self.predictions += estimate.rul_cycles is not None
+
     def _note_rate(self, mono_ns: int) -> None:
         since_ns, before = self._rate_from or (mono_ns, self._decoder.frames)
         if mono_ns > since_ns:
@@ -64,7 +84,7 @@ class Lane:
         """The lane as the page and the metrics show it."""
         latest = self.latest
         sample = None if latest is None else readable(latest)
-        pack = self._mapping.pack
+        pack = self.mapping.pack
         return {
             "pack_id": self.config.pack_id,
             "pack": {name: getattr(pack, name) for name in ("chemistry", "series", "nominal_ah", "nominal_v")},
@@ -82,9 +102,18 @@ class Lane:
             },
             "age_s": None if latest is None else (mono_ns - latest.mono_ns) / _SECOND_NS,
             "sample": sample,
-            "units": {extra.name: extra.unit for extra in self._mapping.layout.extras},
+            "estimate": self._said(mono_ns),
+            "predictions": self.predictions,
+            "units": {extra.name: extra.unit for extra in self.mapping.layout.extras},
             "balancing_cells": _set_bits((sample or {}).get("balancing")),
         }
+
+    def _said(self, mono_ns: int) -> dict[str, Any] | None:
+        """The last Estimate with its age, or with the reason why there is none."""
+        said = self.estimate
+        if said is None:
+            return None
+        return {name: getattr(said, name) for name in _SAID} | {"age_s": (mono_ns - said.mono_ns) / _SECOND_NS}
 
     def _state(self, mono_ns: int) -> str:
         if self.problem is not None:

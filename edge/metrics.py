@@ -47,6 +47,7 @@ class AgentCollector(Collector):
         yield from _outbox(status)
         yield from _uplink(status["uplink"])
         yield GaugeMetricFamily("packtwin_clock_trusted", "1 = UTC is known.", int(status["clock"]["trusted"]))
+        yield from _inference(status["model"]["inference"])
         yield from _sources(status["packs"])
         yield from _batteries(status["packs"])
 
@@ -79,6 +80,16 @@ def _uplink(uplink: dict[str, Any] | None) -> Iterator[Metric]:
         yield CounterMetricFamily(f"packtwin_uplink_{key}", what, value=uplink[key])
 
 
+def _inference(inference: dict[str, Any]) -> Iterator[Metric]:
+    running = int(inference["state"] == "running")
+    yield GaugeMetricFamily("packtwin_inference_up", "1 = a model runs in its process.", running)
+    for key, what in (
+        ("restarts", "Times that the model's process had to be started anew."),
+        ("dropped", "Estimates that the outbox could not store."),
+    ):
+        yield CounterMetricFamily(f"packtwin_inference_{key}", what, value=inference[key])
+
+
 def _sources(packs: list[dict[str, Any]]) -> Iterator[Metric]:
     frames = CounterMetricFamily("packtwin_frames", "Frames read.", labels=["battery_id"])
     skipped = CounterMetricFamily("packtwin_frames_skipped", "Frames that are not mapped.", labels=["battery_id"])
@@ -95,7 +106,7 @@ def _sources(packs: list[dict[str, Any]]) -> Iterator[Metric]:
 
 
 def _batteries(packs: list[dict[str, Any]]) -> Iterator[Metric]:
-    """The contract's gauges. Life left and failure probability come with a model: none runs here yet."""
+    """The contract's gauges. Life left and failure probability are left out while the model has no answer."""
     soc = GaugeMetricFamily("battery_soc_percent", "State of charge that the BMS claims.", labels=["battery_id"])
     soh = GaugeMetricFamily("battery_soh_percent", "State of health that the BMS claims.", labels=["battery_id"])
     hottest = GaugeMetricFamily("battery_temperature_celsius", "Hottest sensor in the pack.", labels=["battery_id"])
@@ -110,7 +121,11 @@ def _batteries(packs: list[dict[str, Any]]) -> Iterator[Metric]:
         temps = [temp for temp in sample.get("temp_c", ()) if temp is not None]
         if temps:
             hottest.add_metric(label, max(temps))
-        predictions.add_metric(label, 0)
+        predictions.add_metric(label, pack["predictions"])
+        said = pack["estimate"] or {}
+        for gauge, field in ((life, "rul_cycles"), (failure, "failure_probability")):
+            if said.get(field) is not None:
+                gauge.add_metric(label, said[field])
     yield from (soc, soh, hottest, life, failure, predictions)
 
 

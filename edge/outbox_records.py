@@ -17,7 +17,7 @@ from shared.batch import Batch, Ints, ranges
 from shared.block import NO_TIME, Layout, SampleBlock, block_of
 from shared.errors import PacktwinError
 from shared.fields import QUALITY_REASONS
-from shared.records import Estimate, Event, Gap, Receipt, Report
+from shared.records import Estimate, Event, Gap, Receipt, Report, Session, Single
 from shared.wire import decode_batch, decode_layout, encode_batch, encode_layout
 
 URGENT: Final = 0
@@ -48,9 +48,8 @@ class Measured:
     alarms: tuple[str, ...]
 
 
-Single = Estimate | Event | Report | Gap
 Record = Measured | Single
-"""What `Outbox.put` takes. The seq of the last four is the outbox's to give."""
+"""What `Outbox.put` takes. The seq of all but Measured is the outbox's to give."""
 
 
 class Row(NamedTuple):
@@ -105,7 +104,7 @@ def row_of(record: Record, seq: int, device: str, boot: int) -> Row:
 
 def singles_batch(device: str, boot: int, records: Iterable[Single]) -> Batch:
     """A Batch of records that are not Samples."""
-    kinds: dict[type, list[Any]] = {Estimate: [], Event: [], Report: [], Gap: []}
+    kinds: dict[type, list[Any]] = {Estimate: [], Event: [], Report: [], Gap: [], Session: []}
     for record in records:
         kinds[type(record)].append(record)
     return Batch(
@@ -115,6 +114,7 @@ def singles_batch(device: str, boot: int, records: Iterable[Single]) -> Batch:
         events=tuple(kinds[Event]),
         reports=tuple(kinds[Report]),
         gaps=tuple(kinds[Gap]),
+        sessions=tuple(kinds[Session]),
     )
 
 

@@ -6,7 +6,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -16,7 +16,7 @@ from typing import Final, TextIO
 from edge.clock import Clock, kernel_boot_id
 from edge.outbox import Outbox
 from edge.outbox_inspect import tables
-from edge.outbox_records import Measured
+from edge.outbox_records import Measured, Record
 from edge.transport import HttpTransport
 from edge.uplink import Uplink, UplinkSettings
 from shared.block import block_of
@@ -31,10 +31,17 @@ _MAX_BYTES: Final = 256 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """What became of a file's Samples."""
+    """What became of a file's Samples, or of its other records."""
 
     samples: int
     acked: int
+
+
+def chunked(records: Iterable[Record]) -> Iterator[list[Record]]:
+    """The records in handfuls."""
+    todo = iter(records)
+    while chunk := list(islice(todo, _CHUNK_ROWS)):
+        yield chunk
 
 
 class Pace:
@@ -86,7 +93,7 @@ def write_samples(chunks: Iterable[list[Measured]], out: TextIO, shown: Callable
 
 
 def send_samples(
-    chunks: Iterable[list[Measured]],
+    chunks: Iterable[Sequence[Record]],
     *,
     device: str,
     boot: int,
@@ -95,7 +102,7 @@ def send_samples(
     shown: Callable[[int, str], None],
     most_pending: int = MOST_PENDING,
 ) -> Told:
-    """Sends all Samples and waits for every Receipt. PacktwinError if the cloud refuses some or stays away.
+    """Sends all of them and waits for every Receipt. PacktwinError if the cloud refuses some or stays away.
 
     most_pending: how many may wait for a Receipt before the next are read; 0 = each chunk goes up at once.
     The boot names the content, so what the cloud already has it acknowledges without storing it again.
@@ -113,14 +120,14 @@ def send_samples(
                 row["reason"] for file in tables(folder / "cold", folder / "hot").values() for row in file["rejects"]
             }
             raise PacktwinError(
-                f"the cloud refused {road.refused} of {road.samples} samples ({', '.join(sorted(reasons))}): "
+                f"the cloud refused {road.refused} of {road.samples} records ({', '.join(sorted(reasons))}): "
                 "check the times and ids in the file and its mapping"
             )
         return Told(samples=road.samples, acked=road.acked)
 
 
 class _Road:
-    """Counts what went up, and steps the uplink until few enough are pending."""
+    """Counts what went up, Samples or whatever the file holds, and steps the uplink until few enough are pending."""
 
     def __init__(self, outbox: Outbox, uplink: Uplink, clock: Clock, shown: Callable[[int, str], None]) -> None:
         self._outbox, self._uplink, self._clock, self._shown = outbox, uplink, clock, shown
@@ -128,7 +135,7 @@ class _Road:
         self._last_good_ns = clock.mono_ns()
 
     def advance(self, most_pending: int) -> None:
-        """Sends until at most `most_pending` Samples wait for a Receipt."""
+        """Sends until at most `most_pending` of them wait for a Receipt."""
         while self.samples - self.acked - self.refused > most_pending:
             now_ns = self._clock.mono_ns()
             progress = self._uplink.drain(now_ns)

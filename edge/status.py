@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edge.books import Books, Tally
 from edge.config import Config
+from edge.model_command import models_folder, stored_status
 from edge.outbox_inspect import read_books
 from shared.records import boot_hex
 
@@ -35,13 +36,18 @@ def agent_status(agent: Agent) -> dict[str, Any]:
         "boot": boot_hex(agent.outbox.boot),
         "uptime_s": round((now_ns - agent.started_ns) / _SECOND_NS, 1),
         "sample_s": config.sample_s,
+        "prediction_s": config.prediction_s,
         "clock": {
             "trusted": clock.trusted,
             "source": clock.source,
             "t_ns": None if offset_ns is None else now_ns + offset_ns,
         },
         "uplink": _uplink(agent, now_ns),
-        "packs": [lane.status(now_ns) for lane in agent.lanes],
+        "model": agent.models.status(),
+        "packs": [
+            {**lane.status(now_ns), "simulated_past": lane.config.pack_id in agent.packs.simulated}
+            for lane in agent.lanes
+        ],
     }
     return status | _accounts(agent.outbox.books(), config, agent.store_problem)
 
@@ -58,6 +64,7 @@ def stopped_status(config: Config) -> dict[str, Any]:
         "boot": boot_hex(books.boot) if books.boot else None,
         "clock": None,
         "uplink": None,
+        "model": stored_status(models_folder(config)) | {"problem": None, "inference": None},
         "packs": [],
     }
     return status | _accounts(books, config, None)

@@ -69,7 +69,7 @@ class HttpTransport:
         connect_s: float = CONNECT_S,
         read_s: float = READ_S,
     ) -> None:
-        origin, self._prefix = _origin(url, token, plaintext_hosts)
+        origin, self._prefix = checked_origin(url, token, plaintext_hosts)
         tls: dict[str, Any] = {"cert_reqs": "CERT_REQUIRED", "ca_certs": ca_file} if origin.scheme == "https" else {}
         pool = urllib3.HTTPSConnectionPool if origin.scheme == "https" else urllib3.HTTPConnectionPool
         self._pool = pool(
@@ -88,7 +88,7 @@ class HttpTransport:
         """Posts an encoded Batch. Raises Unavailable, Forbidden or Refused."""
         answer, data = self._request("POST", "/device/v1/batches", body)
         if answer.status != 200:
-            raise _failure(answer, data)
+            raise failure_of(answer, data)
         try:
             return decode_receipt(data)
         except WireError as error:
@@ -101,7 +101,7 @@ class HttpTransport:
         if answer.status in _HAS_NO_WISHES:
             told = {}
         elif answer.status != 200:
-            failure = _failure(answer, data)
+            failure = failure_of(answer, data)
             raise Unavailable(str(failure)) if isinstance(failure, Refused) else failure
         elif told is None:
             raise Unavailable("the answer to /device/v1/desired is no JSON object: is uplink.url right?")
@@ -129,11 +129,11 @@ class HttpTransport:
                 raise Unavailable(f"the answer to {path} is larger than {_MAX_ANSWER_BYTES} bytes")
             answer.release_conn()
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise Unavailable(_plainly(error)) from None
+            raise Unavailable(plainly(error)) from None
         return answer, data
 
 
-def _origin(url: str, token: str, plaintext_hosts: Collection[str]) -> tuple[urllib3.util.Url, str]:
+def checked_origin(url: str, token: str, plaintext_hosts: Collection[str]) -> tuple[urllib3.util.Url, str]:
     """(origin, path before /device/v1); ConfigError where the address must not be used."""
     try:
         origin = urllib3.util.parse_url(url)
@@ -163,7 +163,8 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def _failure(answer: urllib3.BaseHTTPResponse, data: bytes) -> PacktwinError:
+def failure_of(answer: urllib3.BaseHTTPResponse, data: bytes) -> PacktwinError:
+    """What an answer that is no success means: Forbidden, Refused or Unavailable."""
     status, told = answer.status, _told(data) or {}
     said = " ".join(str(told.get("error", told.get("detail", "")))[:_DETAIL_CHARS].split())
     detail = f"the cloud answered {status}" + (f" ({said})" if said else "")
@@ -207,7 +208,7 @@ def _date_ns(value: str) -> int | None:
         return None
 
 
-def _plainly(error: Exception) -> str:
+def plainly(error: Exception) -> str:
     """What went wrong, without the object names that urllib3 puts before it."""
     reason = getattr(error, "reason", None) or error
     if isinstance(reason, urllib3.exceptions.HTTPError) and len(reason.args) > 1:  # its cause stands behind

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from shared.block import SampleBlock
 from shared.errors import WireError
 from shared.fields import ID, MAX_CELLS
-from shared.records import GAP_CAUSES, SEVERITIES, Estimate, Event, Gap, Report
+from shared.records import GAP_CAUSES, SEVERITIES, Estimate, Event, Gap, Report, Session, Single
 
 SCHEMA: Final = 1
 MAX_BODY_BYTES: Final = 8 << 20
@@ -23,6 +23,7 @@ MAX_COLUMNS: Final = 1 << 17
 """Most columns of all Layouts of a Batch together: a few bytes can name thousands, and each costs microseconds."""
 MAX_TEXT_CHARS: Final = 256
 _MAX_INT: Final = 2**62
+_MAX_REASONS: Final = 64
 
 Ints = npt.NDArray[np.int64]
 
@@ -38,13 +39,15 @@ class Batch:
     events: tuple[Event, ...] = ()
     reports: tuple[Report, ...] = ()
     gaps: tuple[Gap, ...] = ()
+    sessions: tuple[Session, ...] = ()
 
-    def singles(self) -> Iterator[Estimate | Event | Report | Gap]:
+    def singles(self) -> Iterator[Single]:
         """All records that are not Samples."""
         yield from self.estimates
         yield from self.events
         yield from self.reports
         yield from self.gaps
+        yield from self.sessions
 
     def seqs(self) -> Ints:
         """All seq, ascending."""
@@ -55,7 +58,8 @@ class Batch:
         return parts[0] if len(parts) == 1 and not singles else np.sort(np.concatenate(parts))
 
     def __len__(self) -> int:
-        return sum(map(len, self.blocks)) + len(self.estimates) + len(self.events) + len(self.reports) + len(self.gaps)
+        kinds = (self.estimates, self.events, self.reports, self.gaps, self.sessions)
+        return sum(map(len, self.blocks)) + sum(map(len, kinds))
 
 
 def ranges(seqs: Ints) -> list[tuple[int, int]]:
@@ -78,7 +82,7 @@ def check(batch: Batch) -> Batch:
         if (block.seq[1:] <= block.seq[:-1]).any() or (block.mono_ns[1:] < block.mono_ns[:-1]).any():
             raise WireError("malformed", f"seq or mono_ns does not ascend in the block of {block.pack_id}")
     for record in batch.singles():
-        _require_possible(record)
+        require_possible(record)
     seqs = batch.seqs()
     if not seqs.size:
         raise WireError("malformed", "a batch without records")
@@ -90,10 +94,11 @@ def check(batch: Batch) -> Batch:
     return batch
 
 
-def _require_possible(record: Estimate | Event | Report | Gap) -> None:
+def require_possible(record: Single) -> None:
+    """WireError naming what cannot be in this record; nothing if all can."""
     if not (0 <= record.seq < _MAX_INT and 0 <= record.mono_ns < _MAX_INT):
         raise WireError("malformed", f"seq {record.seq} or its mono_ns {record.mono_ns} is out of range")
-    if isinstance(record, Estimate | Event):
+    if isinstance(record, Estimate | Event | Session):
         _require_id("pack_id", record.pack_id)
     _require_texts(record)
     match record:
@@ -111,15 +116,21 @@ def _require_possible(record: Estimate | Event | Report | Gap) -> None:
             wrong = f"an impossible ahead {record.ahead}"
         case Gap() if any(not 0 <= first <= last < _MAX_INT for first, last in record.stored):
             wrong = "an impossible stored range"
+        case Session() if not record.duration_s >= 0:
+            wrong = f"an impossible duration of {record.duration_s} s"
+        case Session() if len(record.reasons) > _MAX_REASONS:
+            wrong = f"more than {_MAX_REASONS} reasons"
         case _:
             return
     raise WireError("malformed", f"the {type(record).__name__} of seq {record.seq} has {wrong}")
 
 
-def _require_texts(record: Estimate | Event | Report | Gap) -> None:
+def _require_texts(record: Single) -> None:
     texts = [getattr(record, name) for name in record.__slots__]
     if isinstance(record, Report):
         texts += record.numbers
+    if isinstance(record, Session):
+        texts += [*record.reasons, *record.reasons.values()]
     for text in texts:
         if isinstance(text, str) and not (len(text) <= MAX_TEXT_CHARS and text.isprintable()):
             raise WireError("malformed", f"a text of seq {record.seq} is too long or not printable: {text[:80]!r}")

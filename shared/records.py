@@ -19,6 +19,19 @@ REJECT_REASONS: Final = (
     "bad_time",
 )
 GAP_CAUSES: Final = ("killed", "power_cut", "evicted", "bus_overflow")
+SESSION_REASONS: Final = (
+    "absent",
+    "no_time",
+    "no_step",
+    "no_rest",
+    "no_charge",
+    "short_window",
+    "fast_charge",
+    "uneven_charge",
+    "temperature",
+    "out_of_range",
+)
+"""Why a field of a Session is None."""
 SEVERITIES: Final = ("info", "warning", "critical")
 MODES: Final = {"live": 1.0, "normal": 5.0, "economy": 60.0}
 """Uplink mode -> seconds between two sends."""
@@ -108,6 +121,34 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """What a stretch of use of one pack showed: it ends with a charge once a full cycle has moved, or after 14 days.
+
+    Made on the edge by `shared.session_meter.Meter`. None = not measured, `reasons` says why.
+    """
+
+    pack_id: str
+    seq: int
+    mono_ns: int
+    t_ns: int | None = None  # its end
+    duration_s: float
+    cycles: float | None = None  # equivalent full cycles of the pack at its end
+    throughput_ah: float | None = None  # Ah in + out of the pack at its end, ever
+    soh_bms: float | None = None  # 0..1, as the BMS claims, at its end
+    age_days: float | None = None  # since the pack was commissioned
+    moved_ah: float | None = None  # Ah in + out within it
+    r_step_mohm: float | None = None  # resistance to a current step within 1 s, mean over cells, corrected to 25 degC
+    r_step_max_mohm: float | None = None  # that of the worst cell
+    cell_dev_mv: float | None = None  # greatest |cell - pack median| at rest, median over its looks
+    temp_mean_c: float | None = None  # weighted with |current|
+    temp_spread_c: float | None = None  # hottest - coldest sensor, mean over time
+    hot_h: float | None = None  # hours seen with the mean of the sensors above 35 degC
+    window_ah: float | None = None  # charge taken while the mean cell crossed the chemistry's fixed voltage window
+    simulated: bool = False  # True: made by `firmware_bridge lives`, not measured
+    reasons: dict[str, str] = field(default_factory=dict)  # field -> why it is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """Something a person should know: raised, and later the same id with `cleared_t_ns`."""
 
@@ -158,6 +199,10 @@ class Gap:
     cause: str  # GAP_CAUSES
     stored: tuple[tuple[int, int], ...] = ()
     ahead: int = 0
+
+
+Single = Estimate | Event | Report | Gap | Session
+"""A record that is no Sample: it travels one by one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from shared.fields import (
     Resolution,
     resolution,
 )
-from shared.records import Estimate, Event, Gap, Receipt, Rejected, Report
+from shared.records import Estimate, Event, Gap, Receipt, Rejected, Report, Session
 from shared.wire_pb2 import Batch as PbBatch
 from shared.wire_pb2 import Block as PbBlock
 from shared.wire_pb2 import Layout as PbLayout
@@ -65,6 +65,8 @@ def encode_batch(batch: Batch) -> bytes:
         _put_record(added, gap, _GAP)
         for first, last in gap.stored:
             added.stored.add(first=first, last=last)
+    for session in batch.sessions:
+        _put_record(message.sessions.add(), session, _SESSION)
     return bytes(message.SerializeToString())
 
 
@@ -102,6 +104,7 @@ def decode_batch(body: bytes) -> Batch:
             gaps=tuple(
                 Gap(**_record(pb, _GAP), stored=tuple((r.first, r.last) for r in pb.stored)) for pb in message.gaps
             ),
+            sessions=tuple(Session(**_record(pb, _SESSION)) for pb in message.sessions),
         )
     )
 
@@ -366,6 +369,7 @@ def _step(mantissa: int, exponent: int, least: int) -> Resolution:
 _ESTIMATE: Final = tuple(name for name in Estimate.__slots__ if name not in ("seq", "mono_ns", "t_ns"))
 _EVENT: Final = tuple(name for name in Event.__slots__ if name not in ("seq", "mono_ns", "t_ns"))
 _REPORT: Final = tuple(name for name in Report.__slots__ if name not in ("seq", "mono_ns", "t_ns"))
+_SESSION: Final = tuple(name for name in Session.__slots__ if name not in ("seq", "mono_ns", "t_ns"))
 _GAP: Final = tuple(name for name in Gap.__slots__ if name not in ("seq", "mono_ns", "t_ns", "stored"))
 
 

@@ -1,7 +1,7 @@
 """Batch and Receipt <-> JSON, for devices that cannot do protobuf. Values are kept as written, to 9 decimals.
 
     {"schema": 1, "device": "D", "boot": "16 hex", "samples": [{"pack_id", "seq", "mono_ns", "t_ns", Sample's names}],
-     "estimates": [], "events": [], "reports": [], "gaps": []}
+     "estimates": [], "events": [], "reports": [], "gaps": [], "sessions": []}
 
 A field left out, or null, is absent. A name that is not known is refused, never dropped in silence.
 """
@@ -33,11 +33,12 @@ from shared.fields import (
     Resolution,
     resolution,
 )
-from shared.records import Estimate, Event, Gap, Receipt, Report, Sample, boot_hex
+from shared.records import Estimate, Event, Gap, Receipt, Report, Sample, Session, Single, boot_hex
 
 _BOOT: Final = re.compile(r"[0-9a-fA-F]{16}")
 _MAX_DECIMALS: Final = 9
-_KINDS: Final = {"estimates": Estimate, "events": Event, "reports": Report, "gaps": Gap}
+_KINDS: Final = {"estimates": Estimate, "events": Event, "reports": Report, "gaps": Gap, "sessions": Session}
+_HINTS: Final[dict[Any, dict[str, Any]]] = {kind: get_type_hints(kind) for kind in _KINDS.values()}
 _INT_LIMIT: Final = 2**62
 _SAFE_INT: Final = 2**53 - 1
 T = TypeVar("T")
@@ -48,7 +49,7 @@ def decode_batch_json(body: bytes) -> Batch:
     if len(body) > MAX_BODY_BYTES:
         raise WireError("too_large", f"a body of {len(body)} bytes, at most {MAX_BODY_BYTES}")
     try:
-        document = json.loads(body, parse_constant=_no_constant)
+        document = json.loads(body, parse_constant=no_constant)
     except (ValueError, RecursionError) as error:
         raise WireError("malformed", f"the body is not JSON: {error}") from error
     if not isinstance(document, dict):
@@ -68,7 +69,7 @@ def decode_batch_json(body: bytes) -> Batch:
         raise WireError("too_large", f"more than {MAX_ROWS} records in a batch")
     samples = [_sample(item, f"samples[{i}]") for i, item in enumerate(items["samples"])]
     singles: dict[str, Any] = {
-        name: tuple(_single(kind, item, f"{name}[{i}]") for i, item in enumerate(items[name]))
+        name: tuple(single_of(kind, item, f"{name}[{i}]") for i, item in enumerate(items[name]))
         for name, kind in _KINDS.items()
     }
     return check(Batch(device=device, boot=int(boot, 16), blocks=tuple(_blocks(samples)), **singles))
@@ -95,7 +96,7 @@ def batch_json(batch: Batch) -> bytes:
     return json.dumps(document, allow_nan=False).encode()
 
 
-def record_dict(record: Estimate | Event | Report | Gap) -> dict[str, Any]:
+def record_dict(record: Single) -> dict[str, Any]:
     """A single record by its names; boots as 16 hex digits."""
     values = {item.name: getattr(record, item.name) for item in fields(record)}
     if "of_boot" in values:
@@ -115,7 +116,8 @@ def plain(record: Mapping[str, Any]) -> dict[str, Any]:
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def _no_constant(name: str) -> float:
+def no_constant(name: str) -> float:
+    """For `json.loads`: NaN and Infinity are no JSON."""
     raise ValueError(f"{name} is not a number that JSON knows")
 
 
@@ -245,9 +247,9 @@ def _sample(item: Any, where: str) -> Sample:
     return Sample(**values)
 
 
-def _single(kind: type[T], item: Any, where: str) -> T:
-    """An Estimate, Event, Report or Gap: each field read by its declared type."""
-    hints = get_type_hints(kind)
+def single_of(kind: type[T], item: Any, where: str) -> T:
+    """Any record but a Sample: each field read by its declared type."""
+    hints = _HINTS[kind]
     values: dict[str, Any] = {}
     for name, value in _object(item, where).items():
         if name not in hints:
@@ -268,6 +270,8 @@ def _typed(hint: Any, name: str, value: Any, where: str) -> Any:
         return tuple((_integer(first, where), _integer(last, where)) for first, last in _pairs(value, where))
     if name == "numbers":
         return {_text(k, where): _number(v, where) for k, v in _object(value, where).items() if v is not None}
+    if name == "reasons":
+        return {_text(k, where): _text(v, where) for k, v in _object(value, where).items()}
     if str in kinds:
         return _text(value, where)
     if bool in kinds:

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Batch(_message.Message):
-    __slots__ = ("schema", "device", "boot", "layouts", "blocks", "estimates", "events", "reports", "gaps")
+    __slots__ = ("schema", "device", "boot", "layouts", "blocks", "estimates", "events", "reports", "gaps", "sessions")
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     BOOT_FIELD_NUMBER: _ClassVar[int]
@@ -17,6 +17,7 @@ class Batch(_message.Message):
     EVENTS_FIELD_NUMBER: _ClassVar[int]
     REPORTS_FIELD_NUMBER: _ClassVar[int]
     GAPS_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
     schema: int
     device: str
     boot: int
@@ -26,7 +27,8 @@ class Batch(_message.Message):
     events: _containers.RepeatedCompositeFieldContainer[Event]
     reports: _containers.RepeatedCompositeFieldContainer[Report]
     gaps: _containers.RepeatedCompositeFieldContainer[Gap]
-    def __init__(self, schema: _Optional[int] = ..., device: _Optional[str] = ..., boot: _Optional[int] = ..., layouts: _Optional[_Iterable[_Union[Layout, _Mapping]]] = ..., blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., estimates: _Optional[_Iterable[_Union[Estimate, _Mapping]]] = ..., events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., reports: _Optional[_Iterable[_Union[Report, _Mapping]]] = ..., gaps: _Optional[_Iterable[_Union[Gap, _Mapping]]] = ...) -> None: ...
+    sessions: _containers.RepeatedCompositeFieldContainer[Session]
+    def __init__(self, schema: _Optional[int] = ..., device: _Optional[str] = ..., boot: _Optional[int] = ..., layouts: _Optional[_Iterable[_Union[Layout, _Mapping]]] = ..., blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., estimates: _Optional[_Iterable[_Union[Estimate, _Mapping]]] = ..., events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., reports: _Optional[_Iterable[_Union[Report, _Mapping]]] = ..., gaps: _Optional[_Iterable[_Union[Gap, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[Session, _Mapping]]] = ...) -> None: ...
 
 class Layout(_message.Message):
     __slots__ = ("scalars", "steps", "cells", "temps", "balancing_words", "extra_names", "extra_steps", "extra_units")
@@ -193,6 +195,51 @@ class Event(_message.Message):
     cleared_t_ns: int
     confidence: float
     def __init__(self, head: _Optional[_Union[Head, _Mapping]] = ..., id: _Optional[str] = ..., code: _Optional[str] = ..., severity: _Optional[str] = ..., pack_id: _Optional[str] = ..., cell: _Optional[int] = ..., value: _Optional[float] = ..., threshold: _Optional[float] = ..., reference: _Optional[float] = ..., since_t_ns: _Optional[int] = ..., cleared_t_ns: _Optional[int] = ..., confidence: _Optional[float] = ...) -> None: ...
+
+class Session(_message.Message):
+    __slots__ = ("head", "pack_id", "duration_s", "cycles", "throughput_ah", "soh_bms", "age_days", "moved_ah", "r_step_mohm", "r_step_max_mohm", "cell_dev_mv", "temp_mean_c", "temp_spread_c", "hot_h", "window_ah", "simulated", "reasons")
+    class ReasonsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    PACK_ID_FIELD_NUMBER: _ClassVar[int]
+    DURATION_S_FIELD_NUMBER: _ClassVar[int]
+    CYCLES_FIELD_NUMBER: _ClassVar[int]
+    THROUGHPUT_AH_FIELD_NUMBER: _ClassVar[int]
+    SOH_BMS_FIELD_NUMBER: _ClassVar[int]
+    AGE_DAYS_FIELD_NUMBER: _ClassVar[int]
+    MOVED_AH_FIELD_NUMBER: _ClassVar[int]
+    R_STEP_MOHM_FIELD_NUMBER: _ClassVar[int]
+    R_STEP_MAX_MOHM_FIELD_NUMBER: _ClassVar[int]
+    CELL_DEV_MV_FIELD_NUMBER: _ClassVar[int]
+    TEMP_MEAN_C_FIELD_NUMBER: _ClassVar[int]
+    TEMP_SPREAD_C_FIELD_NUMBER: _ClassVar[int]
+    HOT_H_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_AH_FIELD_NUMBER: _ClassVar[int]
+    SIMULATED_FIELD_NUMBER: _ClassVar[int]
+    REASONS_FIELD_NUMBER: _ClassVar[int]
+    head: Head
+    pack_id: str
+    duration_s: float
+    cycles: float
+    throughput_ah: float
+    soh_bms: float
+    age_days: float
+    moved_ah: float
+    r_step_mohm: float
+    r_step_max_mohm: float
+    cell_dev_mv: float
+    temp_mean_c: float
+    temp_spread_c: float
+    hot_h: float
+    window_ah: float
+    simulated: bool
+    reasons: _containers.ScalarMap[str, str]
+    def __init__(self, head: _Optional[_Union[Head, _Mapping]] = ..., pack_id: _Optional[str] = ..., duration_s: _Optional[float] = ..., cycles: _Optional[float] = ..., throughput_ah: _Optional[float] = ..., soh_bms: _Optional[float] = ..., age_days: _Optional[float] = ..., moved_ah: _Optional[float] = ..., r_step_mohm: _Optional[float] = ..., r_step_max_mohm: _Optional[float] = ..., cell_dev_mv: _Optional[float] = ..., temp_mean_c: _Optional[float] = ..., temp_spread_c: _Optional[float] = ..., hot_h: _Optional[float] = ..., window_ah: _Optional[float] = ..., simulated: _Optional[bool] = ..., reasons: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Report(_message.Message):
     __slots__ = ("head", "model_id", "counter", "step", "reason", "numbers")

@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from cloud.api import device, docs, earlier, metrics, packs, stream
+from cloud.api import device, docs, earlier, metrics, models, packs, stream
 from cloud.api.answers import ApiProblem, on_failure, on_http, on_invalid, on_problem
 from cloud.api.guard import Guard
 from cloud.api.page import Page
@@ -39,7 +39,7 @@ def build_app(state: State, lifespan: Lifespan, page: Page | None = None) -> ASG
         openapi_url="/openapi.json",
     )  # fmt: skip
     app.state.packtwin = state
-    for part in (device, earlier, packs, stream, metrics, docs):
+    for part in (device, earlier, packs, models, stream, metrics, docs):
         app.include_router(part.router)
     app.router.default = page or Page()  # asked last, so that a wrong method on our own paths stays a 405
     app.add_exception_handler(ApiProblem, on_problem)

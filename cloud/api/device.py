@@ -10,10 +10,11 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from cloud.api.answers import Json
+from cloud.api import image
+from cloud.api.answers import ApiProblem, Json
 from cloud.api.state import State, state_of
 from cloud.bus import BusAway
-from cloud.db import queries_packs
+from cloud.db import queries_release
 from shared.batch import MAX_BODY_BYTES, Batch
 from shared.errors import WireError
 from shared.fields import ID
@@ -23,6 +24,7 @@ from shared.wire_json import decode_batch_json, receipt_json
 
 log = logging.getLogger(__name__)
 router = APIRouter(prefix="/device/v1", tags=["devices"])
+router.include_router(image.router)
 
 _INLINE_BYTES: Final = 16 << 10
 """Bodies up to this size are validated on the event loop: a thread costs more than they do."""
@@ -72,10 +74,15 @@ async def desired(
 ) -> Json:
     """What the cloud wants of the device: its uplink mode (live while someone watches), and its model (null: keep)."""
     state = state_of(request)
-    mode = "live" if state.hub.watches(device) else None
-    if mode is None and device is not None and ID.fullmatch(device):
-        mode = await asyncio.to_thread(state.reader.ask, queries_packs.device_mode, device)
-    return Json({"mode": mode or state.config.uplink_mode, "bundle": None})
+    known = device if device is not None and ID.fullmatch(device) else None
+    try:
+        mode, bundle = await asyncio.to_thread(state.reader.ask, queries_release.desired, known)
+    except ApiProblem:
+        if known is not None:  # its own wishes are not known now
+            raise
+        mode = bundle = None
+    live = "live" if state.hub.watches(device) else None
+    return Json({"mode": live or mode or state.config.uplink_mode, "bundle": bundle})
 
 
 def content_kind(request: Request) -> str:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from cloud.api.answers import ApiProblem, Json, Problem
 from cloud.api.records import event_record, when
 from cloud.api.state import State, state_of
-from cloud.api.texts import words
+from cloud.api.texts import band_text, words
 from cloud.bands import Band, Bands, worst
 from cloud.db import queries_earlier, queries_packs, queries_trend
 from cloud.db.queries_packs import Row
@@ -25,7 +25,8 @@ router = APIRouter(tags=["earlier system"], default_response_class=Json)
 MAX_HOURS: Final = 8760.0
 POINTS: Final = 1000
 MINUTE_NS: Final = 60 * 10**9
-NO_MODEL: Final = "no_model"
+_IN_PERCENT: Final = ("soc_band", "soh_band")
+"""Events whose value (0..1) these endpoints tell as they tell the reading."""
 _ALWAYS: Final = 2**62
 """A width that holds all time in one step."""
 _WRONG: Final[dict[int | str, dict[str, Any]]] = {404: {"model": Problem}, 422: {"model": Problem}}
@@ -35,17 +36,18 @@ Hours = Annotated[str, Query(description="0 < hours <= 8760")]
 
 @router.get("/health", tags=["system"], responses={503: {"description": "The database is down."}})
 async def health(request: Request) -> Response:
-    """Whether uploads can be taken and questions answered; `models`: ids of the models in use (none yet)."""
+    """Whether uploads can be taken and questions answered; `models`: ids of the models whose answers hold now."""
     state = state_of(request)
+    models: list[str] = []
     try:
-        await asyncio.to_thread(state.reader.ask, queries_packs.migrated)
+        models = await asyncio.to_thread(state.reader.ask, queries_packs.models_in_use)
         database, reason = ("ok", None) if state.bus.healthy else ("down", "The ingest has no database connection yet.")
     except ApiProblem as problem:
         database, reason = "down", str(problem)
     body: dict[str, Any] = {
         "status": "ok" if database == "ok" else "degraded",
         "database": database,
-        "models": [],
+        "models": models,
         "timestamp": when(datetime.now(UTC)),
     }
     return Json(body | ({"detail": reason} if reason else {}), 200 if database == "ok" else 503)
@@ -79,28 +81,30 @@ def history(request: Request, battery_id: BatteryId = None, hours: Hours = "1") 
     width_ns = 1 if few else step_ns(span)
     rollups = width_ns >= MINUTE_NS
     trend = state.reader.ask(queries_trend.fold, key["pack_key"], since, until, width_ns, rollups=rollups)
-    told = state.reader.ask(queries_trend.predictions, key["pack_key"], since, until, width_ns)
-    return Json(points(key["pack_id"], trend, told, width_ns, state.config.bands))
+    told = state.reader.ask(queries_trend.predictions, key["pack_key"], [row["t_ns"] for row in trend], width_ns)
+    pairs = zip(trend, told, strict=True)
+    return Json([_point(key["pack_id"], *pair, state.config.bands) for pair in pairs][-POINTS:])
 
 
 @router.get("/api/battery/predictions", responses=_WRONG)
 def predictions(request: Request, battery_id: BatteryId = None) -> Json:
-    """The newest prediction of a pack; null with a reason when there is none."""
+    """The newest prediction of a pack, with the model that made it; null with a reason when it tells none.
+
+    `stale`: samples go on, but the newest prediction (made at `timestamp`) is too old to be one of the pack's state.
+    """
     state = state_of(request)
-    key = _pack(state, battery_id)
-    newest = state.reader.ask(queries_trend.newest_prediction, key["pack_key"])
-    rul = newest.get("rul_cycles")
+    now = state.reader.ask(queries_packs.now, _pack(state, battery_id)["pack_id"])[0]
     body = {
-        "battery_id": key["pack_id"],
-        "rul_prediction": rul,
-        "rul_lo": newest.get("rul_cycles_lo"),
-        "rul_hi": newest.get("rul_cycles_hi"),
-        "failure_probability": newest.get("failure_probability"),
-        "in_domain": newest.get("in_domain"),
-        "model": newest.get("model_id"),
-        "model_sha256": newest.get("model_sha256"),
-        "timestamp": iso(newest.get("t_ns")),
-        "reason": _reason(newest) if rul is None else None,
+        "battery_id": now["pack_id"],
+        "rul_prediction": now["rul"],
+        "rul_lo": None if now["stale"] else now["rul_cycles_lo"],
+        "rul_hi": None if now["stale"] else now["rul_cycles_hi"],
+        "failure_probability": now["failure"],
+        "in_domain": None if now["stale"] else now["in_domain"],
+        "model": now["model_id"],
+        "model_sha256": now["model_sha256"],
+        "timestamp": iso(now["e_t_ns"]),
+        "reason": now["reason"],
     }
     return Json(body)
 
@@ -129,11 +133,17 @@ def stats(request: Request, battery_id: BatteryId = None, hours: Hours = "24") -
 def alerts(
     request: Request, lang: Annotated[str, Query(description="Language of `text`; English is there.")] = "en"
 ) -> Response:
-    """What stands now: readings in a warning or critical band, open events, alarms of the BMS itself; worst first."""
+    """What stands now: readings in a warning or critical band, open events, alarms of the BMS itself; worst first.
+
+    A device that watches a band itself has judged it with more knowledge: its open event stands for the band's alert.
+    """
     state = state_of(request)
+    told = list(map(_event_alert, state.reader.ask(queries_earlier.open_events)))
+    watched = {(alert["battery_id"], alert["code"]) for alert in told}
+    bands = _band_alerts(state.reader.ask(queries_earlier.statuses), state.config.bands)
     found = [
-        *_band_alerts(state.reader.ask(queries_earlier.statuses), state.config.bands),
-        *map(_event_alert, state.reader.ask(queries_earlier.open_events)),
+        *(alert for alert in bands if (alert["battery_id"], alert["code"]) not in watched),
+        *told,
         *(alert for row in state.reader.ask(queries_earlier.standing_alarms) for alert in _alarm_alerts(row)),
     ]
     rank = {"critical": 0, "warning": 1}
@@ -158,23 +168,10 @@ def step_ns(span: timedelta) -> int:
     return (width_s if width_s < 60 else 60 * math.ceil(width_s / 60)) * 10**9
 
 
-def points(pack_id: str, trend: list[Row], predictions: list[Row], width_ns: int, bands: Bands) -> list[dict[str, Any]]:
-    """The points of a history; each carries the last prediction made up to its step."""
-    found: list[dict[str, Any]] = []
-    upcoming = iter([*predictions, None])
-    known: Row = {}
-    following = next(upcoming)
-    for row in trend:
-        while following is not None and following["t_ns"] < row["t_ns"] + width_ns:
-            known, following = following, next(upcoming)
-        found.append(_point(pack_id, row, known, bands))
-    return found[-POINTS:]
-
-
 def _point(pack_id: str, row: Row, prediction: Row, bands: Bands) -> dict[str, Any]:
     soc, soh = _scaled(row["soc_bms_avg"], 100), _scaled(row["soh_bms_avg"], 100)
     hottest_c, current_a = _scaled(row["temp_max_c_avg"], 1), row["current_a_avg"]
-    rul, failure = prediction.get("rul_cycles"), prediction.get("failure_probability")
+    rul, failure = prediction["rul"], prediction["failure"]
     statuses = (
         bands.soc.status(soc),
         bands.soh.status(soh),
@@ -196,7 +193,7 @@ def _point(pack_id: str, row: Row, prediction: Row, bands: Bands) -> dict[str, A
         "status": worst(*statuses),
         "rul_prediction": rul,
         "failure_probability": failure,
-        "prediction_reason": _reason(prediction) if rul is None else None,
+        "prediction_reason": prediction["reason"],
     }
 
 
@@ -205,10 +202,6 @@ def _is_charging(state: int | None, current_a: float | None) -> bool | None:
     if state is not None:
         return STATES[state].startswith("charge")
     return None if current_a is None else current_a > 0
-
-
-def _reason(prediction: Row) -> str:
-    return prediction.get("reason") or NO_MODEL
 
 
 def _scaled(value: float | None, factor: float) -> float | None:
@@ -221,30 +214,30 @@ def _figures(row: Row, name: str, factor: float) -> dict[str, float | None]:
 
 
 def _band_alerts(statuses: list[Row], bands: Bands) -> list[dict[str, Any]]:
-    readings: tuple[tuple[str, str, Band, float, str], ...] = (
-        ("soc_band", "soc", bands.soc, 1, "%"),
-        ("soh_band", "soh", bands.soh, 1, "%"),
-        ("temperature_band", "temperature", bands.temperature, 1, "degC"),
-        ("rul_band", "rul_prediction", bands.rul, 1, "cycles"),
-        ("failure_probability_band", "failure_probability", bands.failure, 100, "%"),
+    readings: tuple[tuple[str, str, Band, float], ...] = (
+        ("soc_band", "soc", bands.soc, 1),
+        ("soh_band", "soh", bands.soh, 1),
+        ("temperature_band", "temperature", bands.temperature, 1),
+        ("rul_band", "rul_prediction", bands.rul, 1),
+        ("failure_probability_band", "failure_probability", bands.failure, 100),
     )
     found = []
     for row in statuses:
-        for code, column, band, factor, unit in readings:
+        for code, column, band, factor in readings:
             value = _scaled(row[column], factor)
             severity = band.status(value)
             if value is None or severity in (None, "good"):
                 continue
             limit = band.critical if severity == "critical" else band.warning
-            side = "above" if band.rising else "below"
-            text = f"{words(code)}: {value:g} {unit} ({severity} {side} {limit:g} {unit})"
+            text = band_text(code, value, limit, severity, rising=band.rising)
             found.append(_alert(row["battery_id"], severity, code, text, when(row["timestamp"]), row[column]))
     return found
 
 
 def _event_alert(row: Row) -> dict[str, Any]:
     event = event_record(row)
-    return _alert(row["pack_id"], row["severity"], row["code"], event["text"], event["since"], row["value"])
+    value = _scaled(row["value"], 100) if row["code"] in _IN_PERCENT else row["value"]
+    return _alert(row["pack_id"], row["severity"], row["code"], event["text"], event["since"], value)
 
 
 def _alarm_alerts(row: Row) -> list[dict[str, Any]]:

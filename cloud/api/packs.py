@@ -11,7 +11,8 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query, Request
 
 from cloud.api.answers import ApiProblem, Json, Problem
-from cloud.api.records import bits, device_record, event_record, pack_record
+from cloud.api.fleet import Choice, Order, Show, choose
+from cloud.api.records import bits, device_record, event_record, pack_record, when
 from cloud.api.state import state_of
 from cloud.db import Connection, queries_packs, queries_samples
 from cloud.live import iso
@@ -29,19 +30,39 @@ _WRONG: Final[dict[int | str, dict[str, Any]]] = {**_UNKNOWN, 422: {"model": Pro
 Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
-@router.get("/packs")
-def packs(request: Request) -> Json:
-    """Every pack by id: what is known of it, its newest Sample (`latest`, null = none yet) and its status."""
-    return Json({"packs": list(map(pack_record, state_of(request).reader.ask(queries_packs.packs)))})
+@router.get("/packs", responses={422: {"model": Problem}})
+def packs(
+    request: Request,
+    search: Annotated[str, Query(description="Words that its names, state, tags or model must all have.")] = "",
+    show: Annotated[Show, Query(description="Only those; `unpredicted`: without a remaining life.")] = "all",
+    order: Annotated[Order, Query(description="What comes first: the worst; by `id`: as people count.")] = "id",
+    limit: Annotated[int | None, Query(ge=1, le=_MAX_LIMIT, description="Left out: all.")] = None,
+    offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
+) -> Json:
+    """Packs: what is known of each, its newest Sample (`latest`, null = none yet), its status and newest prediction.
+
+    `total` = how many fit, whatever the limit; `counts` = how many of all packs each `show` has; `t` = of the newest
+    Sample of all. With a limit, what the choice is made by may be 2 s old.
+    """
+    state = state_of(request)
+    mode = state.config.uplink_mode
+    rows = state.fleet.rows(fresh=limit is None)
+    newest = max((row["t"] for row in rows if row["t"]), default=None)
+    ids, counts = choose(rows, Choice(search=search, show=show, order=order), datetime.now(UTC), mode)
+    page = ids[offset : None if limit is None else offset + limit]
+    found = {row["pack_id"]: row for row in state.reader.ask(queries_packs.packs, page)} if page else {}
+    records = [pack_record(found[pack_id], mode) for pack_id in page if pack_id in found]
+    return Json({"packs": records, "total": len(ids), "counts": counts, "t": when(newest)})
 
 
 @router.get("/packs/{pack_id}", responses=_UNKNOWN)
 def pack(request: Request, pack_id: str) -> Json:
     """One pack, as in the list."""
-    found = state_of(request).reader.ask(queries_packs.packs, pack_id)
+    state = state_of(request)
+    found = state.reader.ask(queries_packs.packs, [pack_id])
     if not found:
         raise no_pack(pack_id)
-    return Json(pack_record(found[0]))
+    return Json(pack_record(found[0], state.config.uplink_mode))
 
 
 @router.get("/packs/{pack_id}/samples", responses=_WRONG)

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from cloud import db, rollup
 from cloud.api.answers import ApiProblem
 from cloud.api.app import build_app
+from cloud.api.fleet import Fleet
 from cloud.api.metrics import Metrics
 from cloud.api.page import Page
 from cloud.api.reader import Reader
@@ -27,6 +28,7 @@ from cloud.db import queries_earlier, queries_packs
 from cloud.db.connect import DatabaseAway
 from cloud.ingest import Outcome
 from cloud.live import Hub
+from cloud.release import Renewal
 
 log = logging.getLogger(__name__)
 
@@ -90,16 +92,19 @@ def assemble(config: Config, page: Page | None = None) -> tuple[ASGIApp, Hub]:
 
     bus = DirectBus(config, committed)
     housekeeping = Housekeeping(config)
+    renewal = Renewal(config)
 
     @asynccontextmanager
     async def beside() -> AsyncIterator[None]:
         await bus.start()
         housekeeping.start()
+        renewal.start()
         yield
+        renewal.stop(0.0)
         housekeeping.stop(0.0)
         await bus.stop(2.5)
 
-    return build_app(State(config, reader, bus, hub, metrics), beside, page), hub
+    return build_app(State(config, reader, bus, hub, metrics, Fleet(reader)), beside, page), hub
 
 
 def run(config: Config) -> None:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from starlette.requests import HTTPConnection
 
+from cloud.api.fleet import Fleet
 from cloud.api.metrics import Metrics
 from cloud.api.reader import Reader
 from cloud.config import Config
@@ -33,6 +34,7 @@ class State:
     bus: Bus
     hub: Hub
     metrics: Metrics
+    fleet: Fleet
 
 
 def state_of(connection: HTTPConnection) -> State:

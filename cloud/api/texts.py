@@ -40,7 +40,16 @@ _WORDS: Final = {
     "temperature_band": "Hottest temperature",
     "rul_band": "Remaining useful life",
     "failure_probability_band": "Failure probability",
+    "end_of_life": "End of life",
 }
+_UNITS: Final = {
+    "soc_band": (100.0, "%"),
+    "soh_band": (100.0, "%"),
+    "temperature_band": (1.0, "degC"),
+    "rul_band": (1.0, "cycles"),
+    "failure_probability_band": (100.0, "%"),
+}
+"""Code -> what its value is multiplied with for people, and the unit then."""
 
 
 def words(code: str) -> str:
@@ -53,8 +62,21 @@ def event_text(code: str, cell: int | None, value: float | None, threshold: floa
     text = words(code)
     if cell is not None:
         text += f", cell {cell}"
-    if value is not None:
-        text += f": {value:g}"
-        if threshold is not None:
-            text += f" (limit {threshold:g})"
-    return text
+    if value is None:
+        return text
+    if code == "end_of_life":
+        return f"{text} after {value:.0f} cycles" + (f" (health below {threshold * 100:.3g} %)" if threshold else "")
+    factor, unit = _UNITS.get(code, (1.0, ""))
+    text += f": {_number(value * factor, unit)}"
+    return text if threshold is None else f"{text} (limit {_number(threshold * factor, unit)})"
+
+
+def band_text(code: str, value: float, limit: float, severity: str, *, rising: bool) -> str:
+    """One line for a reading in a band, both in the unit for people."""
+    _, unit = _UNITS[code]
+    side = "above" if rising else "below"
+    return f"{words(code)}: {_number(value, unit)} ({severity} {side} {_number(limit, unit)})"
+
+
+def _number(value: float, unit: str) -> str:
+    return f"{round(value, 1) + 0.0:.10g} {unit}" if unit else f"{value:g}"

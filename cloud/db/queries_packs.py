@@ -23,6 +23,16 @@ ARRAYS: Final[dict[str, LiteralString]] = {
     "temp_c": "measured(s.temp_dc, 10, s.temp_c)",
 }
 """How a row `s` of `sample` gives its arrays."""
+_LAST_REPORT: Final = """
+    SELECT r.model_id, r.counter, r.step, r.reason, r.t_ns
+    FROM report r LEFT JOIN received b ON b.device_key = r.device_key AND b.boot = r.boot
+    WHERE r.device_key = d.device_key
+    ORDER BY coalesce(r.t, b.first_received_at) DESC NULLS LAST, r.seq DESC LIMIT 1"""
+"""The last report on a model of a device `d`; one without a time (the clock was not trusted) is as old as its boot."""
+_DESIRED: Final = """
+    coalesce((SELECT bundle FROM assignment a WHERE a.device_key = d.device_key ORDER BY assignment_key DESC LIMIT 1),
+             (SELECT bundle FROM assignment a WHERE a.device_key IS NULL ORDER BY assignment_key DESC LIMIT 1))"""
+"""The bundle that a device `d` is told to run; null = none."""
 _SCALAR_NAMES: Final = tuple(name for spec in SCALARS for name in spec.names if spec.kind != "state")
 
 
@@ -57,38 +67,54 @@ def newest(conn: Connection, pack_id: str | None = None) -> list[Row]:
     )
 
 
+def now(conn: Connection, pack_id: str) -> list[Row]:
+    """The view `pack_now` of a pack; empty = unknown."""
+    return ask(conn, "SELECT * FROM pack_now WHERE pack_id = %s", (pack_id,))
+
+
+def models_in_use(conn: Connection) -> list[str]:
+    """Ids of the models whose predictions hold, ascending."""
+    query = "SELECT DISTINCT model_id FROM pack_now WHERE model_id IS NOT NULL AND NOT stale ORDER BY model_id"
+    return [row["model_id"] for row in ask(conn, query)]
+
+
 def pack_key(conn: Connection, pack_id: str) -> int | None:
     """The key of a pack; None = unknown."""
     rows = ask(conn, "SELECT pack_key FROM pack WHERE pack_id = %s", (pack_id,))
     return rows[0]["pack_key"] if rows else None
 
 
-def packs(conn: Connection, pack_id: str | None = None) -> list[Row]:
-    """What is known of one pack or of all, by id: its table row, device and status, and under `sample` the newest."""
-    found = facts(conn, pack_id)
-    newest_samples = {row["pack_id"]: row for row in _newest_samples(conn, pack_id)}
+def packs(conn: Connection, pack_ids: Sequence[str] | None = None) -> list[Row]:
+    """What is known of these packs or of all, by id: as `facts`, and under `sample` the newest."""
+    found = facts(conn, pack_ids)
+    newest_samples = {row["pack_id"]: row for row in _newest_samples(conn, pack_ids)}
     for fact in found:
         fact["sample"] = newest_samples.get(fact["pack_id"])
     return found
 
 
-def facts(conn: Connection, pack_id: str | None = None) -> list[Row]:
-    """The table row, device and status of one pack or of all, by id."""
+def facts(conn: Connection, pack_ids: Sequence[str] | None = None) -> list[Row]:
+    """Table row, device, status, newest prediction and its device's last report of these packs or of all, by id."""
     return ask(
         conn,
-        """
-        SELECT p.pack_id, d.device, p.vehicle, p.fleet, p.chemistry, p.series, p.parallel, p.nominal_ah,
-               p.nominal_v, p.layout_file, p.limits, p.commissioned, p.tags, s.status
-        FROM pack p LEFT JOIN device d USING (device_key)
-        LEFT JOIN latest_battery_status s ON s.battery_id = p.pack_id
-        WHERE %(pack_id)s::text IS NULL OR p.pack_id = %(pack_id)s
+        f"""
+        SELECT p.pack_id, d.device, d.mode, p.vehicle, p.fleet, p.chemistry, p.series, p.parallel, p.nominal_ah,
+               p.nominal_v, p.layout_file, p.limits, p.commissioned, p.tags,
+               (ARRAY['good', 'warning', 'critical'])[1 + n.band] AS status,
+               n.e_t_ns, n.rul_cycles, n.rul_cycles_lo, n.rul_cycles_hi, n.p_eol_100, n.failure_probability,
+               n.in_domain, n.model_id, n.model_sha256, n.e_reason, n.stale,
+               m.model_id AS m_model_id, m.counter, m.step, m.reason, m.t_ns AS m_t_ns, {_DESIRED} AS desired
+        FROM pack p JOIN pack_now n USING (pack_key)
+        LEFT JOIN device d USING (device_key)
+        LEFT JOIN LATERAL ({_LAST_REPORT}) m ON true
+        WHERE %(pack_ids)s::text[] IS NULL OR p.pack_id = ANY(%(pack_ids)s)
         ORDER BY p.pack_id
         """,
-        {"pack_id": pack_id},
+        {"pack_ids": pack_ids},
     )
 
 
-def _newest_samples(conn: Connection, pack_id: str | None) -> list[Row]:
+def _newest_samples(conn: Connection, pack_ids: Sequence[str] | None) -> list[Row]:
     return ask(
         conn,
         f"""
@@ -106,9 +132,9 @@ def _newest_samples(conn: Connection, pack_id: str | None) -> list[Row]:
               AND s.seq = l.seq
         ) s
         LEFT JOIN extra_layout x ON x.layout_key = s.extra_layout
-        WHERE %(pack_id)s::text IS NULL OR p.pack_id = %(pack_id)s
+        WHERE %(pack_ids)s::text[] IS NULL OR p.pack_id = ANY(%(pack_ids)s)
         """,
-        {"pack_id": pack_id},
+        {"pack_ids": pack_ids},
     )
 
 
@@ -122,17 +148,14 @@ def devices(conn: Connection) -> list[Row]:
     """Every device by id: its packs, when it was last heard, and its last report on a model (null = none yet)."""
     return ask(
         conn,
-        """
+        f"""
         SELECT d.device, d.registered_at, d.mode,
                (SELECT max(last_received_at) FROM received r WHERE r.device_key = d.device_key) AS last_seen,
-               (SELECT coalesce(array_agg(pack_id ORDER BY pack_id), '{}') FROM pack p
+               (SELECT coalesce(array_agg(pack_id ORDER BY pack_id), ARRAY[]::text[]) FROM pack p
                 WHERE p.device_key = d.device_key) AS packs,
-               m.model_id, m.counter, m.step, m.reason, m.t_ns
+               m.model_id AS m_model_id, m.counter, m.step, m.reason, m.t_ns AS m_t_ns, {_DESIRED} AS desired
         FROM device d
-        LEFT JOIN LATERAL (
-            SELECT model_id, counter, step, reason, t_ns FROM report
-            WHERE device_key = d.device_key ORDER BY t DESC NULLS LAST, seq DESC LIMIT 1
-        ) m ON true
+        LEFT JOIN LATERAL ({_LAST_REPORT}) m ON true
         ORDER BY d.device
         """,
     )
@@ -143,13 +166,11 @@ def events(conn: Connection, pack_id: str | None, only_open: bool, limit: int) -
     return ask(
         conn,
         """
-        SELECT * FROM (
-            SELECT DISTINCT ON (device, id) * FROM events
-            WHERE %(pack_id)s::text IS NULL OR pack_id = %(pack_id)s
-            ORDER BY device, id, (cleared_t_ns IS NULL), t_ns DESC NULLS LAST, seq DESC
-        ) newest
-        WHERE NOT %(only_open)s OR cleared_t_ns IS NULL
-        ORDER BY coalesce(since_t_ns, t_ns) DESC NULLS LAST, seq DESC
+        SELECT device, boot, seq, t, pack_id, mono_ns, t_ns, id, code, severity, cell, value, threshold, reference,
+               since_t_ns, cleared_t_ns, confidence
+        FROM events_now
+        WHERE (%(pack_id)s::text IS NULL OR pack_id = %(pack_id)s) AND (NOT %(only_open)s OR cleared_t_ns IS NULL)
+        ORDER BY order_ns DESC, seq DESC
         LIMIT %(limit)s
         """,
         {"pack_id": pack_id, "only_open": only_open, "limit": limit},

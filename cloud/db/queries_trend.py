@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -53,26 +54,32 @@ def fold(
         return cursor.execute(query, values).fetchall()
 
 
-def predictions(conn: Connection, pack_key: int, since: datetime, until: datetime, width_ns: int) -> list[Row]:
-    """The last estimate before `since`, then the last of each step of `width_ns` up to `until`, oldest first."""
+def predictions(conn: Connection, pack_key: int, steps_ns: Sequence[int], width_ns: int) -> list[Row]:
+    """For each step (t_ns of its begin): rul, failure and reason of the last estimate made up to its end.
+
+    An estimate that no longer held when the step began counts as none, reason `stale`. One look at the index a step: a
+    year of estimates is never read.
+    """
     return ask(
         conn,
         """
-        (SELECT * FROM estimate WHERE pack_key = %(pack_key)s AND t < %(since)s ORDER BY t DESC LIMIT 1)
-        UNION ALL
-        (SELECT DISTINCT ON (t_ns / %(width)s) * FROM estimate
-         WHERE pack_key = %(pack_key)s AND t BETWEEN %(since)s AND %(until)s ORDER BY t_ns / %(width)s, t_ns DESC)
-        ORDER BY t_ns
+        SELECT CASE WHEN NOT stale THEN rul_cycles END AS rul,
+               CASE WHEN NOT stale THEN failure_probability END AS failure,
+               CASE WHEN stale THEN 'stale' WHEN rul_cycles IS NULL THEN coalesce(reason, 'no_model') END AS reason
+        FROM unnest(%s::timestamptz[], %s::timestamptz[]) WITH ORDINALITY AS step (since, until, position)
+        LEFT JOIN LATERAL (
+            SELECT t, rul_cycles, failure_probability, reason FROM estimate
+            WHERE pack_key = %s AND t <= step.until ORDER BY t DESC LIMIT 1
+        ) e ON true
+        CROSS JOIN LATERAL (SELECT coalesce(e.t < step.since - prediction_holds(), false) AS stale) told
+        ORDER BY position
         """,
-        {"pack_key": pack_key, "since": since, "until": until, "width": width_ns},
+        ([_time(t_ns) for t_ns in steps_ns], [_time(t_ns + width_ns - 1) for t_ns in steps_ns], pack_key),
     )
 
 
-def newest_prediction(conn: Connection, pack_key: int) -> Row:
-    """The newest estimate; {} when there is none."""
-    query = "SELECT * FROM estimate WHERE pack_key = %s AND t IS NOT NULL ORDER BY t DESC, seq DESC LIMIT 1"
-    found = ask(conn, query, (pack_key,))
-    return found[0] if found else {}
+def _time(t_ns: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=t_ns // 1000)
 
 
 def _marks(conn: Connection, pack_key: int, since: datetime, *, by_hours: bool) -> dict[str, datetime]:

@@ -17,7 +17,7 @@ from cloud.bands import Bands
 from cloud.db.connect import Connection
 from cloud.ingest_rows import HEADER, TRAILER, Rows, columns, encode
 from shared.block import Ints
-from shared.records import Estimate, Event, Gap, Report
+from shared.records import Estimate, Event, Gap, Report, Session, Single
 
 READINGS: Final = (
     *("pack_v", "current_a", "soc_bms", "soh_bms", "cycles", "cell_min_v", "cell_max_v", "temp_min_c", "temp_max_c"),
@@ -175,17 +175,18 @@ _SINGLES: Final = {
     Estimate: ("estimate", tuple(n for n in Estimate.__slots__ if n not in ("pack_id", "seq", "mono_ns", "t_ns"))),
     Event: ("event", tuple(n for n in Event.__slots__ if n not in ("pack_id", "seq", "mono_ns", "t_ns"))),
     Report: ("report", tuple(n for n in Report.__slots__ if n not in ("seq", "mono_ns", "t_ns"))),
+    Session: ("session", tuple(n for n in Session.__slots__ if n not in ("pack_id", "seq", "mono_ns", "t_ns"))),
     Gap: ("gap", tuple(n for n in Gap.__slots__ if n not in ("seq", "mono_ns", "t_ns"))),
 }
 
 
-def add_singles(conn: Connection, rows: Sequence[tuple[int, int, int | None, Estimate | Event | Report | Gap]]) -> None:
-    """Adds (device_key, boot, pack_key, record); pack_key only for estimates and events."""
+def add_singles(conn: Connection, rows: Sequence[tuple[int, int, int | None, Single]]) -> None:
+    """Adds (device_key, boot, pack_key, record); pack_key only for those of a pack."""
     for kind, (table, names) in _SINGLES.items():
         members = [row for row in rows if type(row[3]) is kind]
         if not members:
             continue
-        of_pack = kind in (Estimate, Event)
+        of_pack = kind in (Estimate, Event, Session)
         fields = (*_HEAD, "t", *(("pack_key",) if of_pack else ()), *names)
         marks = ["%s"] * len(_HEAD) + [_time("%s::bigint")] + ["%s"] * (len(fields) - len(_HEAD) - 1)
         with conn.cursor() as cursor:
@@ -218,7 +219,7 @@ def signed(boot: int) -> int:
 
 
 def forget_before(conn: Connection, before: datetime) -> int:
-    """Deletes undated samples, estimates and rejects older than `before`; how many. Events, reports, gaps stay."""
+    """Deletes undated samples, estimates and rejects older than `before`; how many. Other records stay."""
     old = {"sample_undated": "not_after", "estimate": "t", "reject": "received_at"}
     return sum(conn.execute(f"DELETE FROM {table} WHERE {t} < %s", (before,)).rowcount for table, t in old.items())
 

@@ -21,7 +21,8 @@ LOCK = ROOT / "requirements.lock"
 SETS: Mapping[str, tuple[str, ...]] = {
     "run": ("edge", "cloud", "local"),
     "node": ("edge", "cloud", "local", "node"),
-    "dev": ("edge", "cloud", "local", "dev"),
+    "train": ("edge", "cloud", "local", "train"),
+    "dev": ("edge", "cloud", "local", "train", "dev"),
 }
 
 

@@ -34,7 +34,7 @@ def run(paths: stack.Paths) -> int:
     with alone(paths), foreground():
         at = stack.login(settings, paths)
         # The upper ones first: a busy port is told before anything is made for the database.
-        upper = [stack.api(settings, at), stack.cars(settings, at, paths), stack.agent(settings, paths)]
+        upper = [stack.api(settings, at), stack.cars(settings, at, paths), stack.agent(settings, at, paths)]
         with running([stack.database(settings, at, paths), *upper], settings, at, paths, say) as supervisor:
             say(f"\n  open http://localhost:{settings.cloud.api_port}    (Ctrl-C or 'make stop' ends it)\n")
             supervisor.keep()

@@ -17,6 +17,7 @@ import install
 ROOT = Path(__file__).resolve().parents[2]
 INSIDE = (
     "cloud/web/dist/index.html",
+    "cloud/champion/rul-1.bundle",
     "firmware_bridge/packtwin.dbc",
     "edge/samples/mapping.toml",
     "edge/samples/edge.toml",
@@ -30,16 +31,19 @@ COMMANDS: Mapping[str, Sequence[Sequence[str]]] = {
         ("python", "-m", "edge", "run", "--help"),
         ("python", "-m", "edge", "status", "--help"),
         ("python", "-m", "edge", "replay", "--help"),
+        ("python", "-m", "edge", "model", "status", "--help"),
         ("packtwin-sim", "sim", "--cars", "1", "--seconds", "1", "--log", "-"),
         ("python", "-m", "firmware_bridge", "fault", "--help"),
+        ("python", "-m", "firmware_bridge", "lives", "--packs", "2", "-o", "lives"),
     ),
     "cloud": (
         ("packtwin-cloud", "--help"),
         ("python", "-m", "cloud", "migrate", "--help"),
         ("python", "-m", "cloud", "api", "--help"),
         ("python", "-m", "cloud", "ingest", "--help"),
+        ("python", "-m", "cloud", "release", "publish", "--help"),
     ),
-    "train": (("python", "-c", "import onnx, onnxmltools, sklearn, xgboost, shared.records"),),
+    "train": (("packtwin-cloud", "train", "--packs", "60", "--models", "models"),),
     "dev": (("python", "-m", "pytest", "--version"), ("ruff", "--version"), ("mypy", "--version")),
 }
 

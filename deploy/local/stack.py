@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,8 @@ from settings import ROOT, Settings
 from shared.errors import ConfigError, PacktwinError
 
 LOCAL = ROOT / ".local"
+CHAMPION = ROOT / "cloud" / "champion"  # the model that ships
+DEVICE = "local-agent"
 SAMPLE_MAPPING = ROOT / "edge" / "samples" / "mapping.toml"  # what the simulated cars and their packs are
 DATABASE_PORT, EDGE_PORT, METRICS_PORT = 5432, 5002, 9100
 GENERATED = "# Written by make run at every start. To keep your own version, remove this line."
@@ -55,6 +58,14 @@ class Paths:
     @property
     def edge(self) -> Path:
         return self.local / "edge"
+
+    @property
+    def pasts(self) -> Path:
+        return self.local / "run" / "pasts"
+
+    @property
+    def trust_root(self) -> Path:
+        return self.edge / "root.json"
 
     @property
     def packs(self) -> Path:
@@ -138,11 +149,15 @@ def migrate(environment: Mapping[str, str]) -> None:
 
 
 def _cloud(environment: Mapping[str, str], *arguments: str) -> None:
-    command = [sys.executable, "-m", "cloud", *arguments]
+    _ours("cloud", environment, *arguments)
+
+
+def _ours(module: str, environment: Mapping[str, str], *arguments: str) -> None:
+    command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         words = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
-        raise PacktwinError(f"cloud {arguments[0]} failed: {words[-1]}")
+        raise PacktwinError(f"{module} {arguments[0]} failed: {words[-1]}")
 
 
 def cars(settings: Settings, at: postgres.Login, paths: Paths) -> Service:
@@ -175,7 +190,7 @@ def describe_packs(packs: Sequence[str], url: str, environment: Mapping[str, str
     _cloud(environment, "pack", "import", str(paths.packs))
 
 
-def agent(settings: Settings, paths: Paths) -> Service:
+def agent(settings: Settings, at: postgres.Login, paths: Paths) -> Service:
     """Returns the edge agent with one source per car; its two ports move when they are busy by default."""
     page = ports.claim("EDGE_PORT", settings.edge_port, EDGE_PORT)
     metrics = ports.claim("METRICS_PORT", settings.metrics_port, METRICS_PORT, taken=frozenset({page}))
@@ -186,10 +201,27 @@ def agent(settings: Settings, paths: Paths) -> Service:
         command=[sys.executable, "-m", "edge", "run", "--config", str(config)],
         environment=_environment(settings, {"EDGE_PORT": str(page), "METRICS_PORT": str(metrics)}),
         cwd=ROOT,
-        prepare=lambda: write_edge_config(config, settings, paths),
+        prepare=lambda: prepare_agent(config, settings, at, paths),
         ready=lambda: answers(url),
         health=url,
     )
+
+
+def prepare_agent(config: Path, settings: Settings, at: postgres.Login, paths: Paths) -> None:
+    """Publishes the model that ships where none is published yet, gives the cars their pasts, writes edge.toml."""
+    environment = _environment(settings, at.environment())
+    publish_champion(api_url(settings), environment)
+    shutil.copyfile(settings.cloud.release_dir / "metadata" / "1.root.json", paths.trust_root)
+    if not all((paths.pasts / f"{pack}.jsonl").exists() for pack in pack_ids(settings)):
+        _ours("firmware_bridge", environment, "lives", "--past", str(settings.cars), "-o", str(paths.pasts))
+    write_edge_config(config, settings, paths)
+
+
+def publish_champion(url: str, environment: Mapping[str, str]) -> None:
+    """Puts the model that ships on the road that every model takes, unless the fleet has been given one."""
+    desired = json.loads(asked(f"{url}/device/v1/desired?device={DEVICE}") or b"{}")
+    if not desired.get("bundle"):
+        _cloud(environment, "release", "publish", str(next(CHAMPION.glob("*.bundle"))), "--to", "fleet")
 
 
 def write_edge_config(path: Path, settings: Settings, paths: Paths) -> None:
@@ -199,7 +231,8 @@ def write_edge_config(path: Path, settings: Settings, paths: Paths) -> None:
     buses = vcan_buses(settings.cars)
     lines = [
         GENERATED,
-        'device = "local-agent"',
+        f'device = "{DEVICE}"',
+        f'trust_root = "{paths.trust_root.name}"',
         'clock = "system"   # cars and cloud are this machine: its own clock is good enough',
         'data_dir = "data"',
         *hot_folder(paths),
@@ -215,7 +248,7 @@ def write_edge_config(path: Path, settings: Settings, paths: Paths) -> None:
             f'interface = "{bus[0]}"',
             f'channel = "{bus[1]}"',
         ]
-        lines += ['mapping = "mapping.toml"']
+        lines += ['mapping = "mapping.toml"', f'past = "../run/{paths.pasts.name}/{pack}.jsonl"']
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

@@ -1,5 +1,8 @@
 // The agent's own page: asks /status.json once a second and shows just that. No network beyond this box is needed.
 
+import { el, number, words } from "./dom.js";
+import { life, modelFact } from "./prediction.js";
+
 const PERIOD_MS = 1000;
 const STALE_S = 5;
 const OUTLIER_MV = 20;
@@ -25,16 +28,6 @@ const COUNTS = [
 ];
 
 const byId = (id) => document.getElementById(id);
-const number = (value, digits) => value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
-const words = (code) => code.replaceAll("_", " ");
-
-function el(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) if (value != null) node.setAttribute(name, value);
-  node.append(...children.filter((child) => child != null));
-  return node;
-}
-
 const mib = (bytes) => (bytes < 1 << 20 ? `${number(bytes / 1024, 0)} KiB` : `${number(bytes / (1 << 20), 1)} MiB`);
 
 function span(seconds) {
@@ -148,16 +141,17 @@ function sourceNote({ source, pack }) {
   return [...make, bus, errors.length ? `not understood: ${errors.join(", ")}` : null].filter(Boolean).join(" · ");
 }
 
-function packPanel(pack, isOpen) {
+function packPanel(pack, model, isOpen) {
   const { sample, source } = pack;
   const missing = sample ? Object.keys(sample.quality).length : 0;
   const [tone, text] = source.state === "down" ? ["critical", "bus down"] : source.state === "silent" ? ["warning", "bus silent"] : ["good", "live"];
   const panel = el("article", { class: "panel", "data-pack": pack.pack_id, "data-stale": pack.age_s > STALE_S || source.state !== "live" ? "" : null },
     el("div", { class: "pack-head" }, el("h2", {}, pack.pack_id), el("span", { class: "chip", "data-tone": tone }, text),
       sample?.state ? el("span", { class: "chip", "data-field": "state", "data-tone": sample.state === "fault" ? "critical" : "idle" }, STATES[sample.state]) : null,
+      pack.simulated_past ? el("span", { class: "chip", title: "What this box knows of the time before it was made up by a simulation." }, "simulated past") : null,
       el("p", { class: "muted" }, sourceNote(pack))));
   if (!sample) {
-    panel.append(el("p", { class: "muted" }, source.problem ? "No frames yet." : "Waiting for the first frames that the mapping knows."));
+    panel.append(life(pack, model), el("p", { class: "muted" }, source.problem ? "No frames yet." : "Waiting for the first frames that the mapping knows."));
     return panel;
   }
   const alarms = sample.alarms.map((alarm) => {
@@ -166,7 +160,7 @@ function packPanel(pack, isOpen) {
   });
   const details = el("details", {}, el("summary", {}, missing ? `All values (${missing} missing)` : "All values"), el("div", { class: "rows" }, ...detailRows(pack, sample)));
   details.open = isOpen;
-  panel.append(numbers(pack, sample), el("div", { class: "alarms" }, ...alarms), ...cells(pack, sample), details);
+  panel.append(numbers(pack, sample), el("div", { class: "alarms" }, ...alarms), life(pack, model), ...cells(pack, sample), details);
   return panel;
 }
 
@@ -174,12 +168,12 @@ function show(status) {
   const { samples, outbox } = status;
   byId("device").textContent = status.device;
   document.title = `${status.device} · packtwin agent`;
-  byId("about").textContent = `packtwin ${status.version}, up ${span(status.uptime_s)}, a sample every ${status.sample_s} s`;
-  byId("box").replaceChildren(uplinkFact(status.uplink), clockFact(status.clock), storeFact(outbox, samples));
+  byId("about").textContent = `packtwin ${status.version}, up ${span(status.uptime_s)}, a sample every ${status.sample_s} s, a prediction every ${status.prediction_s} s`;
+  byId("box").replaceChildren(uplinkFact(status.uplink), clockFact(status.clock), storeFact(outbox, samples), fact("Model", ...modelFact(status.model)));
   const packs = byId("packs");
   const opened = new Set([...packs.querySelectorAll("article")].filter((panel) => panel.querySelector("details[open]")).map((panel) => panel.dataset.pack));
   const focused = document.activeElement?.closest?.("article")?.dataset.pack;
-  packs.replaceChildren(...status.packs.map((pack) => packPanel(pack, opened.has(pack.pack_id))));
+  packs.replaceChildren(...status.packs.map((pack) => packPanel(pack, status.model, opened.has(pack.pack_id))));
   if (focused) packs.querySelector(`article[data-pack="${CSS.escape(focused)}"] summary`)?.focus();
   byId("books-note").textContent = samples.pending ? `${number(samples.pending, 0)} samples wait for the cloud's receipt.` : "Every sample that was stored is settled.";
   byId("flow").replaceChildren(...COUNTS.map(([name, title, tone]) =>

@@ -7,10 +7,11 @@ from typing import Final
 
 import numpy as np
 
+from firmware_bridge.lives.cars import Past
 from firmware_bridge.pack.alarms import Alarms
-from firmware_bridge.pack.cells import NOMINAL_AH, NOMINAL_V, SERIES, Cells, Floats, soc_at_v
+from firmware_bridge.pack.cells import NOMINAL_AH, NOMINAL_V, SERIES, TEMPS, Cells, Floats, soc_at_v
 from firmware_bridge.pack.contactors import Contactors
-from firmware_bridge.pack.faults import TEMPS, Faults
+from firmware_bridge.pack.faults import Faults
 
 CHARGE_TO_V: Final = 4.17
 _DISCHARGE_TO_V: Final = 3.0
@@ -19,7 +20,7 @@ _PER_MODULE: Final = SERIES // TEMPS
 _CELL_NOISE_V, _CELL_OFFSET_V = 0.0006, 0.0008
 _PACK_NOISE_V: Final = 0.05
 _CURRENT_NOISE_A: Final = 0.04
-_TEMP_NOISE_C, _TEMP_OFFSET_C = 0.03, 0.3
+_TEMP_NOISE_C: Final = 0.03
 _BALANCE_ABOVE_V: Final = 0.006
 _AT_REST_A: Final = 3.0
 _CALM_A: Final = 60.0
@@ -33,25 +34,26 @@ _DISCHARGE_BY_SOC: Final = ([0.0, 0.03, 0.10, 0.25], [0.0, 0.4, 1.6, 2.8])  # C
 class Bms:
     """What the BMS knows after each `step`; everything in it carries its errors and the faults put on it."""
 
-    def __init__(self, rng: np.random.Generator, cells: Cells, soh: float, awake: bool, faults: Faults) -> None:
+    def __init__(self, rng: np.random.Generator, cells: Cells, past: Past, faults: Faults) -> None:
+        """A BMS that is awake, and has counted and claimed so far what it did in `past`."""
         self._rng = rng
         self._faults = faults
         self._cell_offset_v = _CELL_OFFSET_V * rng.standard_normal(SERIES)
-        self._temp_offset_c = _TEMP_OFFSET_C * rng.standard_normal(TEMPS)
+        self._temp_offset_c = past.pack.sensor_offset_c
         self._current_gain = 1 + 0.002 * float(rng.standard_normal())
         self._current_offset_a = 0.05 * float(rng.standard_normal())
         self._rest_s = 0.0
         self._full_v_limit_a = 2 * NOMINAL_AH
         self._rest_spread_v = 0.0
-        self.soh = round(min(soh * (1 + 0.01 * float(rng.standard_normal())), 1.0), 3)
+        self._usable_ah = past.usable_ah * (1 + 0.01 * float(rng.standard_normal()))
+        self.soh = past.soh_told
         self.soc = min(max(float(cells.soc.mean()) + 0.01 * float(rng.standard_normal()), 0.0), 1.0)
         self.alarms = Alarms()
         pack_v = float(cells.cell_v.sum())
-        self.contactors = Contactors(awake, pack_v)
+        self.contactors = Contactors(True, pack_v)
         self.balancing = np.zeros(SERIES, np.bool_)
         self.insulation_kohm = self._insulation_kohm = float(rng.uniform(2000.0, 4000.0))
-        age_cycles = (1 - soh) * 3000.0
-        self.throughput_ah = 2 * NOMINAL_AH * age_cycles
+        self.throughput_ah = past.throughput_ah
         self.energy_kwh = self.throughput_ah * NOMINAL_V / 1000
         self.charge_limit_a = self.discharge_limit_a = 0.0
         self.fault = False
@@ -100,7 +102,7 @@ class Bms:
     def _count(self, dt_s: float) -> None:
         """Counts charge, and at rest leans on the voltage: otherwise the sensor's offset would add up for ever."""
         moved_ah = self.current_a * dt_s / 3600
-        self.soc += moved_ah / (NOMINAL_AH * self.soh)
+        self.soc += moved_ah / self._usable_ah
         self._rest_s = self._rest_s + dt_s if abs(self.current_a) < _AT_REST_A else 0.0
         if self._rest_s > 5.0:
             self.soc += (soc_at_v(self.pack_v / SERIES) - self.soc) * 0.002 * dt_s

@@ -7,6 +7,8 @@ from typing import Final
 
 import numpy as np
 
+from firmware_bridge.lives import cars
+from firmware_bridge.lives.cars import Past
 from firmware_bridge.pack import vehicle
 from firmware_bridge.pack.bms import Bms
 from firmware_bridge.pack.cells import Cells, Spread
@@ -30,21 +32,21 @@ CHARGER_W: Final = {"charge_ac": 10_600.0, "charge_dc": 120_000.0}
 class Car:
     """State of one car. After `step` its parts hold the instant at the end of that tick."""
 
-    def __init__(self, seed: int, number: int) -> None:
-        """Car `number` (from 0) of the fleet that `seed` draws."""
+    def __init__(self, seed: int, number: int, past: Past | None = None) -> None:
+        """Car `number` (from 0) of the fleet that `seed` draws, as its past left it; `past`: when that is known."""
         rng = np.random.default_rng([seed, number])
         self.rng = rng
         self.t_s = 0.0
         self.itinerary = Itinerary(rng, number)
-        self.true_soh = float((0.97, 0.91, 0.86)[number % 3] + rng.uniform(-0.01, 0.01))
-        self._mean_ambient_c = float((17.0, 11.0, 24.0)[number % 3] + rng.uniform(-2.0, 2.0))
+        self.past = past or cars.past(seed, number)
         self._hour = float(rng.uniform(9.0, 17.0))
-        self.cells = Cells(Spread.drawn(rng, self.itinerary.start_soc, self.true_soh), self.ambient_c + 6.0)
+        spread = Spread.drawn(rng, self.itinerary.start_soc, self.past.capacity_ah, self.past.resistance)
+        self.cells = Cells(spread, self.ambient_c + 6.0)
         self.cooling = Cooling(self.ambient_c + 4.0)
         self.faults = Faults()
         self.demand = Demand("park")
         self.traction = Traction(0.0, 0.0, 0.0, 0.0, 0.0)
-        self.bms = Bms(rng, self.cells, self.true_soh, awake=True, faults=self.faults)
+        self.bms = Bms(rng, self.cells, self.past, self.faults)
         self.current_a = 0.0
         self.charger_a = 0.0
         self.hvac_w = self.aux_w = 0.0
@@ -58,7 +60,7 @@ class Car:
     def ambient_c(self) -> float:
         """Air temperature [degC]: warmest at 15 h."""
         hour = self._hour + self.t_s / 3600
-        return self._mean_ambient_c + 4.0 * math.cos((hour - 15.0) / 24 * 2 * math.pi)
+        return self.past.ambient_c + 4.0 * math.cos((hour - 15.0) / 24 * 2 * math.pi)
 
     def step(self) -> None:
         """Moves the whole car on by TICK_S."""

@@ -17,10 +17,13 @@ Floats = npt.NDArray[np.float64]
 
 SERIES: Final = 96
 PARALLEL: Final = 1
+TEMPS: Final = 16
+"""Temperature sensors, one a module of six cells."""
 NOMINAL_AH: Final = 180.0
 NOMINAL_V: Final = 353.0
 SELF_DISCHARGE_A: Final = 0.0075  # 3 % a month
 BLEED_A: Final = 0.2
+BALANCED_AT: Final = 0.8
 
 _SOC, _OCV_V = np.array(
     [
@@ -30,10 +33,10 @@ _SOC, _OCV_V = np.array(
         *((0.97, 4.139), (1.00, 4.180)),
     ]
 ).T
-_R0_OHM: Final = 0.40e-3
-_R1_OHM, _TAU1_S = 0.11e-3, 12.0
-_R2_OHM, _TAU2_S = 0.14e-3, 110.0
-_ACTIVATION_K: Final = 2400.0  # Arrhenius temperature of all three resistances, E / R
+R0_OHM: Final = 0.40e-3
+R1_OHM, TAU1_S = 0.11e-3, 12.0
+R2_OHM, TAU2_S = 0.14e-3, 110.0
+ACTIVATION_K: Final = 2400.0  # Arrhenius temperature of all three resistances, E / R
 _HEAT_CAPACITY_J_PER_K: Final = 2700.0
 _NEIGHBOUR_W_PER_K: Final = 1.2
 
@@ -59,13 +62,14 @@ class Spread:
     soc: Floats  # at the start
 
     @classmethod
-    def drawn(cls, rng: np.random.Generator, soc: float, soh: float) -> Spread:
-        """A pack at mean `soc` whose capacity is `soh` of nominal: 1 % capacity, 5 % resistance, 0.3 % SoC spread."""
+    def drawn(cls, rng: np.random.Generator, soc: float, capacity_ah: Floats, resistance: Floats) -> Spread:
+        """Such cells at mean `soc`, last balanced at BALANCED_AT to within 0.15 %; self-discharge differs, too."""
+        apart = capacity_ah.mean() / capacity_ah
         return cls(
-            capacity_ah=NOMINAL_AH * soh * (1 + 0.01 * _drawn(rng)),
-            resistance=(1 + 0.8 * (1 - soh)) * (1 + 0.05 * _drawn(rng)),
+            capacity_ah=capacity_ah,
+            resistance=resistance,
             self_discharge_a=SELF_DISCHARGE_A * (1 + 0.15 * _drawn(rng)),
-            soc=np.clip(soc + 0.003 * _drawn(rng), 0.0, 1.0),
+            soc=np.clip(BALANCED_AT - (BALANCED_AT - soc) * apart + 0.0015 * _drawn(rng), 0.0, 1.0),
         )
 
 
@@ -90,15 +94,15 @@ class Cells:
 
     def current_a(self, power_w: float) -> float:
         """The current [A] at which the pack takes `power_w` (> 0 charges); the most it can give if that is too much."""
-        emf_v, r_ohm = float(self._emf_v.sum()), _R0_OHM * float(self._r.sum())
+        emf_v, r_ohm = float(self._emf_v.sum()), R0_OHM * float(self._r.sum())
         return (math.sqrt(max(emf_v * emf_v + 4 * r_ohm * power_w, 0.0)) - emf_v) / (2 * r_ohm)
 
     def step(self, dt_s: float, current_a: float, bleed: npt.NDArray[np.bool_], cooling_w: Floats) -> None:
         """Moves on by `dt_s` at constant current. `bleed[i]`: cell i is bled; `cooling_w[i]`: heat taken from it."""
-        r0_ohm, r1_ohm, r2_ohm = _R0_OHM * self._r, _R1_OHM * self._r, _R2_OHM * self._r
+        r0_ohm, r1_ohm, r2_ohm = R0_OHM * self._r, R1_OHM * self._r, R2_OHM * self._r
         self.cell_v = self._emf_v + r0_ohm * current_a
         self.heat_w = current_a * current_a * r0_ohm + self._v1**2 / r1_ohm + self._v2**2 / r2_ohm
-        keep1, keep2 = np.exp(-dt_s / _TAU1_S), np.exp(-dt_s / _TAU2_S)
+        keep1, keep2 = np.exp(-dt_s / TAU1_S), np.exp(-dt_s / TAU2_S)
         self._v1 = self._v1 * keep1 + r1_ohm * (current_a * (1 - keep1))
         self._v2 = self._v2 * keep2 + r2_ohm * (current_a * (1 - keep2))
         into_a = current_a - self.spread.self_discharge_a - BLEED_A * bleed
@@ -111,7 +115,7 @@ class Cells:
 
     def _resistance(self) -> Floats:
         """Factor on the resistances: the cell's own, its temperature (1 at 25 C) and the rise when nearly empty."""
-        cold = np.exp(_ACTIVATION_K * (1 / (self.temp_c + 273.15) - 1 / 298.15))
+        cold = np.exp(ACTIVATION_K * (1 / (self.temp_c + 273.15) - 1 / 298.15))
         factor: Floats = self.spread.resistance * cold * (1 + 0.8 * np.exp(-self.soc / 0.06))
         return factor
 

@@ -9,10 +9,9 @@ from typing import Final
 
 import numpy as np
 
-from firmware_bridge.pack.cells import SERIES, Floats
+from firmware_bridge.pack.cells import SERIES, TEMPS, Floats
 from shared.errors import ConfigError
 
-TEMPS: Final = 16
 _ARRAYS: Final = {"cell_v": SERIES, "temp_c": TEMPS}
 _LARGEST: Final = {
     "pack_v": 500.0,

@@ -9,7 +9,9 @@ import numpy as np
 
 from firmware_bridge.pack import vehicle
 
-CHARGE_DC_BELOW: Final = 0.40
+CHARGE_BELOW: Final = 0.36
+FAST: Final = 0.6
+"""Share of the charges from below CHARGE_BELOW that are fast; the others take hours, as at home."""
 CHARGE_TO: Final = 0.85
 _WAKE_S: Final = 4.0  # a parked car is awake this long before it sleeps and before it does anything
 _BRAKES_MPS2: Final = 3.0  # after a fault the car is brought to a stop
@@ -79,11 +81,14 @@ class Itinerary:
         return Demand("fault", slower_mps, accel_mps2)
 
     def _next(self, soc: float) -> Phase:
-        if self.phase.kind != "park":
-            return Phase("park", float(self._rng.uniform(20.0, 50.0)))
-        if soc < CHARGE_DC_BELOW:
-            return Phase("charge_dc", 2400.0)
-        if soc < 0.75 and self._rng.random() < 0.3:
-            return Phase("charge_ac", float(self._rng.uniform(600.0, 1200.0)))
-        cycle = vehicle.CYCLES[int(self._rng.integers(len(vehicle.CYCLES)))]
+        rng = self._rng
+        if self.phase.kind.startswith("charge"):
+            return Phase("park", float(rng.uniform(100.0, 180.0)))
+        if self.phase.kind == "drive":
+            return Phase("park", float(rng.uniform(100.0, 180.0) if rng.random() < 0.25 else rng.uniform(20.0, 50.0)))
+        if soc < CHARGE_BELOW:
+            return Phase("charge_dc", 2400.0) if rng.random() < FAST else Phase("charge_ac", 4 * 3600.0)
+        if soc < 0.75 and rng.random() < 0.05:
+            return Phase("charge_ac", float(rng.uniform(600.0, 1200.0)))
+        cycle = vehicle.CYCLES[int(rng.integers(len(vehicle.CYCLES)))]
         return Phase("drive", vehicle.duration_s(cycle), cycle)

@@ -10,8 +10,7 @@ import numpy as np
 from firmware_bridge.pack import cells
 from firmware_bridge.pack.bms import CHARGE_TO_V
 from firmware_bridge.pack.car import CABIN_TARGET_C, DCDC_W, Car
-from firmware_bridge.pack.cells import Floats
-from firmware_bridge.pack.faults import TEMPS
+from firmware_bridge.pack.cells import TEMPS, Floats
 from shared.fields import ALARM_CODES, STATES
 
 _OVERLOAD: Final = 1.15  # what the pack can do for 2 s against 10 s

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final, TextIO
 
 from firmware_bridge.frames import FrameBatch
+from firmware_bridge.lives.cars import pasts
 from firmware_bridge.pack.car import TICK_S, Car
 from firmware_bridge.pack.signals import NAMES, values
 from firmware_bridge.packer import TICK_NS, Packer, packtwin_dbc
@@ -39,7 +40,8 @@ class Fleet:
     @classmethod
     def drawn(cls, count: int, seed: int) -> Fleet:
         """`count` cars, all drawn from `seed`."""
-        cars = {pack_id: Car(seed, number) for number, pack_id in enumerate(pack_ids(count))}
+        behind = enumerate(zip(pack_ids(count), pasts(seed, range(count)), strict=True))
+        cars = {pack_id: Car(seed, number, past) for number, (pack_id, past) in behind}
         return cls(cars, Packer(packtwin_dbc(), NAMES))
 
     def tick(self, tick: int, t_ns: int, channels: Sequence[str]) -> list[FrameBatch]:

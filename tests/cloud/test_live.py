@@ -12,14 +12,16 @@ from fake_batches import NOW_NS, T0_NS, block
 from cloud.ingest import Outcome
 from cloud.live import QUEUE_MESSAGES, Hub, Message, Subscriber, iso
 from shared.block import NO_TIME, SampleBlock
-from shared.records import Event, Receipt
+from shared.records import Event, Receipt, Session
 
 SECOND_NS = 10**9
 
 
-def outcome(*blocks: SampleBlock, device: str = "dev", events: tuple[Event, ...] = ()) -> Outcome:
-    written = sum(map(len, blocks)) + len(events)
-    return Outcome(device, 7, Receipt(accepted=(), t_ns=0), blocks, (), events, written, 0, 0)
+def outcome(
+    *blocks: SampleBlock, device: str = "dev", events: tuple[Event, ...] = (), sessions: tuple[Session, ...] = ()
+) -> Outcome:
+    written = sum(map(len, blocks)) + len(events) + len(sessions)
+    return Outcome(device, 7, Receipt(accepted=(), t_ns=0), blocks, (), events, sessions, written, 0, 0)
 
 
 def with_hub(use: Callable[[Hub], Awaitable[None]]) -> None:
@@ -181,6 +183,17 @@ def test_events_carry_times_for_people() -> None:
         hub.publish([outcome(events=(event,))])
         (found,) = await received(reader)
         assert (found["since"], found["cleared"], found["code"]) == (iso(T0_NS), None, "low_soc")
+
+    with_hub(use)
+
+
+def test_sessions_are_told_as_records() -> None:
+    async def use(hub: Hub) -> None:
+        reader = hub.subscribe("A")
+        hub.publish([outcome(sessions=(Session(pack_id="A", seq=1, mono_ns=1, t_ns=T0_NS, duration_s=5.0),))])
+        _, (message,) = await reader.take(5)
+        assert message.kind == "session"
+        assert json.loads(message.body)["duration_s"] == 5.0
 
     with_hub(use)
 

@@ -29,6 +29,7 @@ import postgres  # noqa: E402 - deploy/local is a folder of scripts, not a packa
 import processes  # noqa: E402
 
 T = TypeVar("T")
+SEED = "7"  # of the simulated cars and their pasts
 TUNING = {**postgres.TUNING, "log_min_messages": "warning"}
 
 
@@ -54,8 +55,11 @@ def until(what: str, check: Callable[[], T], timeout_s: float = 30.0) -> T:
 class Stack:
     """Database, API, simulator and agent of one test."""
 
-    def __init__(self, folder: Path, cars: int = 3, speed: float = 1.0, agent: dict[str, str] | None = None) -> None:
-        self.folder, self.cars, self.speed = folder, cars, speed
+    def __init__(
+        self, folder: Path, cars: int = 3, speed: float = 1.0, agent: dict[str, str] | None = None, model: bool = False
+    ) -> None:
+        """model: the champion is published before the agent starts, and the cars have pasts."""
+        self.folder, self.cars, self.speed, self.model = folder, cars, speed, model
         self.agent_settings = agent or {}
         self.api_port, self.page_port, self.metrics_port = free_port(), free_port(), free_port()
         self.login = postgres.Login("127.0.0.1", free_port(), "twin_data", "twin", "e2e")
@@ -127,11 +131,19 @@ class Stack:
         until("the API answers", lambda: self.get("/health", quiet=True))
 
     def _start_sim(self) -> None:
-        command = [sys.executable, "-m", "firmware_bridge", "sim", "--cars", str(self.cars), "--seed", "7"]
+        command = [sys.executable, "-m", "firmware_bridge", "sim", "--cars", str(self.cars), "--seed", SEED]
         self._spawn("sim", [*command, "--speed", str(self.speed), "--channel", str(self.folder / "can")])
         until("the cars are there", lambda: len(list((self.folder / "can").glob("BATTERY_*"))) == self.cars)
 
+    def _publish_champion(self) -> None:
+        (champion,) = (ROOT / "cloud" / "champion").glob("*.bundle")
+        self.run("cloud", "release", "publish", str(champion), "--to", "fleet")
+        shutil.copyfile(self.folder / ".local" / "release" / "metadata" / "1.root.json", self.folder / "root.json")
+        self.run("firmware_bridge", "lives", "--past", str(self.cars), "--seed", SEED, "-o", str(self.folder / "pasts"))
+
     def _start_agent(self) -> None:
+        if self.model and not (self.folder / "root.json").exists():
+            self._publish_champion()
         self._spawn("agent", [sys.executable, "-m", "edge", "run", "--config", str(self.edge_config())])
         until("the agent answers", lambda: fetch(f"http://127.0.0.1:{self.page_port}/status.json"))
 
@@ -147,6 +159,7 @@ class Stack:
             f'data_dir = "{self.folder / "cold"}"',
             f'hot_dir = "{self.hot_dir()}"',
             f"sample_s = {self.agent_settings.get('sample_s', '1.0')}",
+            *(['trust_root = "root.json"'] if self.model else []),
             "[uplink]",
             f'url = "{self.api}"',
             f'mode = "{self.agent_settings.get("mode", "live")}"',
@@ -158,6 +171,7 @@ class Stack:
         for n in range(1, self.cars + 1):
             lines += ["[[source]]", f'pack_id = "BATTERY_{n:03d}"', 'type = "can"', 'interface = "slcan"']
             lines += [f'channel = "{self.folder / "can" / f"BATTERY_{n:03d}"}"', f'mapping = "{mapping}"']
+            lines += [f'past = "pasts/BATTERY_{n:03d}.jsonl"'] if self.model else []
         path.write_text("\n".join(lines) + "\n")
         return path
 

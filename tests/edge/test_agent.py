@@ -2,91 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
 
 import pytest
 from fakes.cloud import FakeCloud, served
+from fakes.running import ROOT, Bench
 
-ROOT = Path(__file__).parents[2]
-HEAVY = ("pandas", "pyarrow", "scipy", "asammdf", "sklearn", "xgboost", "fastapi", "psycopg")
-T = TypeVar("T")
-
-
-class Bench:
-    """A car and an agent in one folder; both end with the test."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.children: list[subprocess.Popen[bytes]] = []
-        self.environment = {**os.environ, "PACKTWIN_RUN": str(folder / "run"), "PYTHONPATH": str(ROOT)}
-        self.environment.pop("TELEMETRY_INTERVAL", None)
-
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        log = (self.folder / f"{arguments[0]}.log").open("ab")
-        child = subprocess.Popen(
-            [sys.executable, "-m", *arguments], cwd=ROOT, env=self.environment, stdout=log, stderr=log
-        )
-        self.children.append(child)
-        return child
-
-    def car(self) -> subprocess.Popen[bytes]:
-        return self.start("firmware_bridge", "sim", "--cars", "1", "--channel", str(self.folder / "can"))
-
-    def agent(self, url: str) -> subprocess.Popen[bytes]:
-        (self.folder / "edge.toml").write_text(
-            f'device = "bench"\nclock = "system"\nhot_dir = "hot"\nsample_s = 0.2\n[uplink]\nurl = "{url}"\n'
-            'mode = "live"\n[page]\nport = 0\n[metrics]\nport = 0\n'
-            '[[source]]\npack_id = "BATTERY_001"\nchannel = "can/BATTERY_001"\nmapping = "mapping.toml"\n'
-        )
-        return self.start("edge", "run", "--config", str(self.folder / "edge.toml"))
-
-    def status(self) -> dict[str, Any]:
-        done = subprocess.run(
-            [sys.executable, "-m", "edge", "status", "--json", "--config", str(self.folder / "edge.toml")],
-            cwd=ROOT,
-            env=self.environment,
-            capture_output=True,
-            check=True,
-        )
-        return json.loads(done.stdout)  # type: ignore[no-any-return]
-
-    def page(self) -> dict[str, Any] | None:
-        """What the running agent's own page shows."""
-        try:
-            where = json.loads((self.folder / "hot" / "running.json").read_text())["page"]
-            with urllib.request.urlopen(f"{where}/status.json", timeout=5) as answer:
-                return json.load(answer)  # type: ignore[no-any-return]
-        except (OSError, ValueError):
-            return None
-
-    def until(self, what: str, check: Callable[[dict[str, Any]], T]) -> T:
-        """Asks the page until the check is true, 30 s at most."""
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            status = self.page()
-            answer = check(status) if status else None
-            if answer:
-                return answer
-            time.sleep(0.05)  # a poll with a deadline, not a synchronisation
-        raise AssertionError(f"{what} did not happen: {(self.folder / 'edge.log').read_text()[-2000:]}")
+HEAVY = ("pandas", "pyarrow", "scipy", "asammdf", "sklearn", "xgboost", "fastapi", "psycopg", "onnxruntime", "tuf")
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     bench = Bench(tmp_path)
     yield bench
-    for child in bench.children:
-        child.kill()
-        child.wait()
+    bench.close()
 
 
 def assert_balanced(samples: dict[str, int]) -> None:

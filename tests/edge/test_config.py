@@ -49,9 +49,30 @@ def test_the_environment_goes_before_the_file(write: Write) -> None:
     assert config.uplink.plaintext_hosts == ("api", "db")
 
 
+def test_models_are_asked_every_five_seconds_unless_told_otherwise(write: Write) -> None:
+    assert load_config(write(f'device = "b"\n{SOURCE}'), {}).prediction_s == 5.0
+    assert load_config(write(f'device = "b"\nprediction_s = 60\n{SOURCE}'), {}).prediction_s == 60.0
+    environ = {"PREDICTION_INTERVAL": "0.5"}
+    assert load_config(write(f'device = "b"\nprediction_s = 60\n{SOURCE}'), environ).prediction_s == 0.5
+
+
+def test_what_a_model_needs_to_know_of_a_pack_is_found_beside_the_file(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "root.json").write_text("{}")
+    (tmp_path / "past.jsonl").write_text("")
+    path = write(f'device = "b"\ntrust_root = "root.json"\n{SOURCE}past = "past.jsonl"\ncommissioned = 2021-05-31\n')
+    config = load_config(path, {})
+    assert config.trust_root == tmp_path / "root.json"
+    assert config.sources[0].past == tmp_path / "past.jsonl"
+    assert config.sources[0].commissioned_t_ns == 1_622_419_200 * 10**9
+
+
 DEVICE = 'device = "b"\n'
 OTHER = SOURCE.replace('pack_id = "A"', 'pack_id = "B"')
 WRONG = {
+    "no root": (f'trust_root = "none.json"\n{DEVICE}{SOURCE}', ["trust_root", '"none.json"', "does not exist"]),
+    "no past": (f'{DEVICE}{SOURCE}past = "none.jsonl"\n', ["past", '"none.jsonl"', "does not exist"]),
+    "no day": (f'{DEVICE}{SOURCE}commissioned = "2021-05-31"\n', ["commissioned", "2021-05-31", "without quotes"]),
+    "interval": (f"prediction_s = 0\n{DEVICE}{SOURCE}", ["prediction_s", "0.1"]),
     "no device": (SOURCE, ["edge.toml", "device", "missing"]),
     "bad id": (f'device = "a b"\n{SOURCE}', ["device", '"a b"', "letters"]),
     "unknown key": (f"{DEVICE}sampel_s = 1\n{SOURCE}", ["sampel_s", "did you mean sample_s"]),
@@ -87,7 +108,8 @@ def test_what_is_wrong_is_one_sentence_that_names_it(
 
 def test_a_bad_variable_of_the_environment_is_named(write: Write) -> None:
     path = write(f'device = "b"\n{SOURCE}')
-    for environ in ({"EDGE_PORT": "x"}, {"EDGE_PORT": "70000"}, {"TELEMETRY_INTERVAL": "nan"}):
+    intervals = {"TELEMETRY_INTERVAL": "nan"}, {"PREDICTION_INTERVAL": "0"}
+    for environ in ({"EDGE_PORT": "x"}, {"EDGE_PORT": "70000"}, *intervals):
         with pytest.raises(ConfigError, match=next(iter(environ))):
             load_config(path, environ)
 

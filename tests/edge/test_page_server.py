@@ -28,12 +28,22 @@ STATUS: dict[str, Any] = {
     "outbox": {"hot_bytes": 10, "cold_bytes": 20, "oldest_age_s": None},
     "uplink": None,
     "clock": {"trusted": True},
+    "model": {"active": None, "inference": {"state": "running", "restarts": 2, "dropped": 1}},
     "packs": [
         {
             "pack_id": "A",
             "source": {"state": "live", "frames": 7, "frames_skipped": 1, "errors": {"short_frame": 2}},
             "sample": {"soc_bms": 0.5, "soh_bms": None, "temp_c": [20.0, None, 25.5]},
-        }
+            "estimate": {"rul_cycles": 812.5, "failure_probability": 0.04},
+            "predictions": 9,
+        },
+        {
+            "pack_id": "B",
+            "source": {"state": "down", "frames": 0, "frames_skipped": 0, "errors": {}},
+            "sample": None,
+            "estimate": {"rul_cycles": None, "failure_probability": None, "reason": "no_features"},
+            "predictions": 0,
+        },
     ],
 }
 
@@ -56,8 +66,16 @@ def test_the_page_needs_nothing_from_elsewhere(address: str) -> None:
     assert status == 200 and kind.startswith("text/html")
     for linked in re.findall(r'(?:src|href)="([^"]+)"', body.decode()):
         assert get(address, f"/{linked}")[0] == 200
-    for name in ("index.html", "page.js", "page.css"):
-        assert "://" not in (Path(page.__file__).parent / name).read_text()
+    folder = Path(page.__file__).parent
+    for path in folder.glob("*.[jch]*"):
+        text = path.read_text()
+        assert "://" not in text
+        for imported in re.findall(r'^import .* from "\./([^"]+)"', text, re.MULTILINE):
+            assert get(address, f"/{imported}") == (
+                200,
+                (folder / imported).read_bytes(),
+                "text/javascript; charset=utf-8",
+            )
 
 
 def test_the_status_is_json(address: str) -> None:
@@ -90,9 +108,13 @@ def test_metrics_have_the_agreed_names_and_leave_out_what_is_not_known() -> None
         assert values[f"packtwin_samples_{name}"] == "3.0"
     assert values['battery_soc_percent{battery_id="A"}'] == "50.0"
     assert values['battery_temperature_celsius{battery_id="A"}'] == "25.5"
-    assert values['battery_predictions_total{battery_id="A"}'] == "0.0"
+    assert values['battery_predictions_total{battery_id="A"}'] == "9.0"
+    assert values['battery_predictions_total{battery_id="B"}'] == "0.0"
+    assert values['battery_rul_cycles{battery_id="A"}'] == "812.5"
+    assert values['battery_failure_probability{battery_id="A"}'] == "0.04"
+    assert values["packtwin_inference_up"] == "1.0" and values["packtwin_inference_restarts_total"] == "2.0"
     assert values['packtwin_decode_errors_total{battery_id="A",reason="short_frame"}'] == "2.0"
-    assert "battery_soh_percent{" not in text and "battery_rul_cycles{" not in text
+    assert "battery_soh_percent{" not in text and 'battery_rul_cycles{battery_id="B"}' not in text
 
 
 def test_a_head_has_no_body_and_a_host_that_is_none_is_refused(address: str) -> None:

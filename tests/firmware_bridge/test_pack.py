@@ -22,7 +22,9 @@ NO_COOLING = np.zeros(SERIES)
 
 
 def cells_at(soc: float, temp_c: float = 25.0) -> Cells:
-    return Cells(Spread.drawn(np.random.default_rng(1), soc, 0.95), temp_c)
+    rng = np.random.default_rng(1)
+    capacity_ah, resistance = rng.uniform(166.0, 176.0, SERIES), rng.uniform(0.95, 1.15, SERIES)
+    return Cells(Spread.drawn(rng, soc, capacity_ah, resistance), temp_c)
 
 
 def run(car: Car, seconds: float, each: Callable[[Car], None] | None = None) -> Car:

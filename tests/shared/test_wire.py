@@ -16,11 +16,13 @@ from shared.batch import Batch, ranges
 from shared.block import Extra, Layout, block_of, layout_of, pack_row
 from shared.errors import WireError
 from shared.fields import ALARM_CODES, FLOAT32, NULL, QUALITY_REASONS, Resolution, resolution
-from shared.records import Estimate, Event, Gap, Receipt, Rejected, Report, Sample
+from shared.records import Estimate, Event, Gap, Receipt, Rejected, Report, Sample, Session
 from shared.wire_json import batch_json, decode_batch_json
 from shared.wire_pb2 import Batch as PbBatch
 
-GOLDEN = Path(__file__).parents[1] / "data" / "wire-v1.bin"
+DATA = Path(__file__).parents[1] / "data"
+GOLDEN = DATA / "wire-v1.bin"
+GOLDEN_SESSIONS = DATA / "wire-v1-sessions.bin"
 T0 = 1_790_000_000_000_000_000
 
 
@@ -81,6 +83,18 @@ def a_batch(rows: int = 3) -> Batch:
     )
 
 
+def a_session(seq: int) -> Session:
+    return Session(
+        pack_id="P", seq=seq, mono_ns=5 * 10**12, t_ns=T0, duration_s=86_400.5, cycles=412.7, throughput_ah=0.0,
+        r_step_mohm=0.4312, simulated=True, reasons={"window_ah": "short_window", "soh_bms": "absent"},
+    )  # fmt: skip
+
+
+def with_sessions() -> Batch:
+    bare = Session(pack_id="P", seq=8, mono_ns=6, duration_s=0.0)
+    return dataclasses.replace(a_batch(), sessions=(a_session(7), bare))
+
+
 def rows_of(batch: Batch) -> list[Sample]:
     return [sample for block in batch.blocks for sample in block.samples()]
 
@@ -108,6 +122,35 @@ def test_golden_bytes_of_version_1_decode_for_ever() -> None:
     back = wire.decode_batch(GOLDEN.read_bytes())
     assert rows_of(back) == [a_sample(k) for k in range(3)]
     assert list(back.singles()) == list(a_batch().singles())
+
+
+def test_sessions_come_back_equal_both_ways() -> None:
+    batch = with_sessions()
+    for back in (wire.decode_batch(wire.encode_batch(batch)), decode_batch_json(batch_json(batch))):
+        assert back.sessions == batch.sessions
+        assert len(back) == len(batch) == 9
+        assert back.seqs().tolist() == list(range(9))
+
+
+def test_golden_bytes_with_sessions_decode_for_ever() -> None:
+    assert wire.decode_batch(GOLDEN_SESSIONS.read_bytes()).sessions == with_sessions().sessions
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"duration_s": -1.0}, "impossible duration"),
+        ({"duration_s": math.nan}, "not a number"),
+        ({"pack_id": "no spaces"}, "not an id"),
+        ({"r_step_mohm": math.inf}, "not a number"),
+        ({"reasons": {f"f{k}": "absent" for k in range(65)}}, "more than 64 reasons"),
+        ({"reasons": {"cycles": "\x00"}}, "not printable"),
+    ],
+)
+def test_an_impossible_session_is_refused(changes: dict[str, object], said: str) -> None:
+    batch = dataclasses.replace(a_batch(), sessions=(dataclasses.replace(a_session(7), **changes),))
+    with pytest.raises(WireError, match=said):
+        wire.decode_batch(wire.encode_batch(batch))
 
 
 def test_undated_rows_stay_undated() -> None:

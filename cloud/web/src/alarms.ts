@@ -3,7 +3,7 @@
 import { serverNow_s } from "./api.ts";
 import { el, panel } from "./dom.ts";
 import { type PackEvent, type Sample, seconds } from "./records.ts";
-import { ageWords, codeWords, eventWords } from "./words.ts";
+import { codeWords, eventWords, standingWords } from "./words.ts";
 
 interface Line {
   severity: string;
@@ -64,7 +64,7 @@ export class Alarms {
     const now_s = serverNow_s();
     const lines = alarmLines(this.#alarms, this.#events.values()).map((line) => ({
       ...line,
-      age: line.since_s === null ? "" : `since ${ageWords(now_s - line.since_s)}`.replace("since now", "just now"),
+      age: line.since_s === null ? "" : standingWords(now_s - line.since_s),
     }));
     const quiet = this.#known ? "No alarm, nothing open." : "This pack reports no alarms; nothing is open.";
     const shown = JSON.stringify([lines, quiet]);

@@ -1,5 +1,6 @@
 /** Reading the HTTP API; every failure becomes one sentence for people. */
 
+import type { Choice, Show } from "./fleet.ts";
 import type { Pack, PackEvent, Sample } from "./records.ts";
 
 export class ApiError extends Error {
@@ -48,8 +49,22 @@ async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
 
 const packPath = (packId: string): string => `api/v1/packs/${encodeURIComponent(packId)}`;
 
-export async function fetchPacks(): Promise<Pack[]> {
-  return (await get<{ packs: Pack[] }>("api/v1/packs")).packs;
+export interface PacksPage {
+  packs: Pack[];
+  total: number; // how many fit the choice
+  counts: Record<Show, number>; // of all packs
+  t: string | null; // of the newest Sample of all
+}
+
+/** One page of the packs that fit the choice, in its order. */
+export function fetchPacks(choice: Choice, limit: number, signal: AbortSignal): Promise<PacksPage> {
+  const { search, show, order, page } = choice;
+  const query = new URLSearchParams({ search, show, order, limit: `${limit}`, offset: `${page * limit}` });
+  return get<PacksPage>(`api/v1/packs?${query}`, signal);
+}
+
+export function fetchModel(modelId: string, signal: AbortSignal): Promise<{ simulated: boolean }> {
+  return get(`api/v1/models/${encodeURIComponent(modelId)}`, signal);
 }
 
 export function fetchPack(packId: string): Promise<Pack> {

@@ -7,13 +7,13 @@ import { STALE_AFTER_S } from "./records.ts";
 import { spanWords } from "./words.ts";
 
 /** What the line says, and how it looks. */
-export function linkWords(link: Link, age_s: number | null): { text: string; look: Link | "quiet" } {
+export function linkWords(link: Link, age_s: number | null, staleAfter_s = STALE_AFTER_S): { text: string; look: Link | "quiet" } {
   const age = age_s === null ? "" : `, last data ${spanWords(age_s)} ago`;
   if (link === "connecting") return { text: "Connecting…", look: "connecting" };
   if (link === "reconnecting") return { text: `Reconnecting${age}`, look: "reconnecting" };
   if (link === "offline") return { text: `Offline${age}`, look: "offline" };
   if (age_s === null) return { text: "Connected, no data yet", look: "quiet" };
-  if (age_s > STALE_AFTER_S) return { text: `Connected${age}`, look: "quiet" };
+  if (age_s > staleAfter_s) return { text: `Connected${age}`, look: "quiet" };
   return { text: "Live", look: "live" };
 }
 
@@ -29,9 +29,9 @@ export class Connection {
     this.#link = link;
   }
 
-  /** `last_s`: time of the newest data on the page, seconds since 1970. */
-  show(last_s: number | null): void {
-    const { text, look } = linkWords(this.#link, last_s === null ? null : serverNow_s() - last_s);
+  /** `last_s`: time of the newest data on the page, seconds since 1970; `staleAfter_s`: how old it may be. */
+  show(last_s: number | null, staleAfter_s = STALE_AFTER_S): void {
+    const { text, look } = linkWords(this.#link, last_s === null ? null : serverNow_s() - last_s, staleAfter_s);
     setText(this.#node, text);
     setAttribute(this.#node, "data-link", look);
   }

@@ -1,83 +1,65 @@
-/** Which packs are shown, and in which order. */
+/** Which packs the list shows and in which order; the server chooses, the address remembers. */
 
-import { type Pack, type Sample, STALE_AFTER_S, hottest_c, seconds, spread_mv, statusOf, tagsOf } from "./records.ts";
+export const SHOWS = {
+  all: "all",
+  critical: "critical",
+  warning: "warning",
+  stale: "stale",
+  unpredicted: "no prediction",
+} as const;
+export type Show = keyof typeof SHOWS;
 
-export const FILTERS = ["all", "critical", "warning", "stale"] as const;
-export type Filter = (typeof FILTERS)[number];
-
-export const SORTS = {
+export const ORDERS = {
   id: "by name",
   status: "worst first",
+  rul: "shortest life",
+  failure: "greatest risk",
   soc: "lowest charge",
+  soh: "lowest health",
   temp: "hottest",
   spread: "widest cell spread",
-  soh: "lowest health",
   age: "longest silent",
 } as const;
-export type Sort = keyof typeof SORTS;
+export type Order = keyof typeof ORDERS;
 
 export interface Choice {
   search: string;
-  filter: Filter;
-  sort: Sort;
+  show: Show;
+  order: Order;
+  page: number; // from 0
 }
 
-function isStale(pack: Pack, now_s: number): boolean {
-  const last_s = seconds(pack.t);
-  return last_s === null || now_s - last_s > STALE_AFTER_S;
+export const EVERYTHING: Choice = { search: "", show: "all", order: "id", page: 0 };
+
+/** The choice that an address such as `#/?show=critical&order=rul` names; what it does not know is left out. */
+export function choiceOf(address: string): Choice {
+  const asked = new URLSearchParams(/^#\/?\?(.*)$/.exec(address)?.[1] ?? "");
+  const [show, order, page] = [asked.get("show") ?? "", asked.get("order") ?? "", Number(asked.get("page") ?? 1)];
+  return {
+    search: asked.get("search") ?? "",
+    show: Object.hasOwn(SHOWS, show) ? (show as Show) : EVERYTHING.show,
+    order: Object.hasOwn(ORDERS, order) ? (order as Order) : EVERYTHING.order,
+    page: Number.isInteger(page) && page > 0 && page < 1e6 ? page - 1 : 0,
+  };
 }
 
-function belongs(pack: Pack, filter: Filter, now_s: number): boolean {
-  if (filter === "all") return true;
-  return filter === "stale" ? isStale(pack, now_s) : statusOf(pack) === filter;
+/** The shortest address of a choice. */
+export function addressOf({ search, show, order, page }: Choice): string {
+  const said = new URLSearchParams();
+  if (search) said.set("search", search);
+  if (show !== EVERYTHING.show) said.set("show", show);
+  if (order !== EVERYTHING.order) said.set("order", order);
+  if (page) said.set("page", `${page + 1}`);
+  return said.size ? `#/?${said}` : "#/";
 }
 
-function mentions(pack: Pack, words: readonly string[]): boolean {
-  const { pack_id, device, vehicle, fleet, chemistry, latest } = pack;
-  const text = [pack_id, device, vehicle, fleet, chemistry, latest?.state, ...tagsOf(pack)].join(" ").toLowerCase();
-  return words.every((word) => text.includes(word));
+let last = "#/";
+
+/** Remembers the list's address, so that the way back from a pack leads to the same list. */
+export function rememberFleet(address: string): void {
+  last = address;
 }
 
-/** How early a pack comes: smaller is earlier, unknown is last. */
-function rank(pack: Pack, sort: Sort): number {
-  const sample = pack.latest;
-  const largest = (of: (sample: Sample) => number | null): number => -((sample && of(sample)) ?? -Infinity);
-  switch (sort) {
-    case "id":
-      return 0;
-    case "status":
-      return { critical: 0, warning: 1, good: 2, unknown: 3 }[statusOf(pack) ?? "unknown"];
-    case "soc":
-      return sample?.soc_bms ?? Infinity;
-    case "soh":
-      return sample?.soh_bms ?? Infinity;
-    case "temp":
-      return largest(hottest_c);
-    case "spread":
-      return largest(spread_mv);
-    case "age":
-      return seconds(pack.t) ?? -Infinity;
-  }
-}
-
-const byName = new Intl.Collator("en", { numeric: true });
-
-/** The chosen packs in their order, and how many each filter would show. */
-export function choose(
-  packs: readonly Pack[],
-  choice: Choice,
-  now_s: number,
-): { chosen: Pack[]; counts: Record<Filter, number> } {
-  const words = choice.search.toLowerCase().split(/\s+/).filter(Boolean);
-  const counts = { all: 0, critical: 0, warning: 0, stale: 0 };
-  const ranked: { pack: Pack; rank: number }[] = [];
-  for (const pack of packs) {
-    for (const filter of FILTERS) if (belongs(pack, filter, now_s)) counts[filter] += 1;
-    if (!belongs(pack, choice.filter, now_s) || !mentions(pack, words)) continue;
-    ranked.push({ pack, rank: rank(pack, choice.sort) });
-  }
-  // Not a subtraction: two unknown ranks are both infinite.
-  const order = (a: number, b: number): number => (a < b ? -1 : a > b ? 1 : 0);
-  ranked.sort((a, b) => order(a.rank, b.rank) || byName.compare(a.pack.pack_id, b.pack.pack_id));
-  return { chosen: ranked.map(({ pack }) => pack), counts };
+export function fleetAddress(): string {
+  return last;
 }

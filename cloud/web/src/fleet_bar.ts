@@ -1,80 +1,81 @@
 /** Search, filters, order and pages above and below many packs; with few packs there is nothing to choose. */
 
 import { el, setAttribute, setText } from "./dom.ts";
-import { type Choice, FILTERS, type Filter, SORTS, type Sort } from "./fleet.ts";
+import { type Choice, ORDERS, type Order, SHOWS, type Show } from "./fleet.ts";
 
 interface Shown {
-  counts: Record<Filter, number>;
+  counts: Record<Show, number>;
   many: boolean;
   shown: number;
-  page: number;
-  pages: number;
+  choice: Choice;
   pagePacks: number;
 }
 
-const COLUMNS: [name: string, label: string, sort: Sort | null][] = [
+const COLUMNS: [name: string, label: string, order: Order | null][] = [
   ["id", "Pack", "id"],
   ["status", "Status", "status"],
   ["state", "State", null],
   ["soc", "Charge", "soc"],
+  ["soh", "Health", "soh"],
+  ["life", "Life left, cycles", "rul"],
+  ["risk", "Risk", "failure"],
   ["volts", "Voltage", null],
   ["amps", "Current", null],
   ["temp", "Hottest", "temp"],
   ["spread", "Spread", "spread"],
-  ["soh", "Health", "soh"],
   ["spark", "Current, 5 min", null],
   ["age", "Data", "age"],
 ];
+const keys = <K extends string>(record: Record<K, unknown>): K[] => Object.keys(record) as K[];
 
 export class FleetBar {
   readonly root = el("div", { class: "fleet-bar" });
   readonly pager = el("nav", { class: "pager", "aria-label": "Pages", hidden: "" });
   readonly #summary = el("p", { class: "about" });
   readonly #choosing = el("div", { hidden: "" });
-  readonly #chips = new Map<Filter, HTMLButtonElement>();
-  readonly #heads = new Map<Sort, HTMLButtonElement>();
-  readonly #sort = el("select", { "aria-label": "Order" });
+  readonly #chips = new Map<Show, HTMLButtonElement>();
+  readonly #heads = new Map<Order, HTMLButtonElement>();
+  readonly #order = el("select", { "aria-label": "Order" });
+  readonly #search = el("input", { type: "search", placeholder: "Find a pack, car, fleet or model", "aria-label": "Find" });
   readonly #where = el("span", { class: "where" });
   readonly #previous = el("button", { type: "button" }, "Previous");
   readonly #next = el("button", { type: "button" }, "Next");
-  readonly #changed: (choice: Choice, page: number) => void;
+  readonly #changed: (choice: Choice) => void;
   #choice: Choice;
-  #page = 0;
 
-  constructor(choice: Choice, changed: (choice: Choice, page: number) => void) {
+  constructor(choice: Choice, changed: (choice: Choice) => void) {
     this.#choice = choice;
     this.#changed = changed;
-    const placeholder = "Find a pack, car, fleet or state";
-    const search = el("input", { type: "search", placeholder, "aria-label": "Find" });
-    search.addEventListener("input", () => this.#choose({ search: search.value }));
-    for (const [sort, words] of Object.entries(SORTS)) this.#sort.append(el("option", { value: sort }, words));
-    this.#sort.addEventListener("change", () => this.#choose({ sort: this.#sort.value as Sort }));
+    this.#search.value = choice.search;
+    this.#search.addEventListener("input", () => this.#choose({ search: this.#search.value.trim() }));
+    for (const order of keys(ORDERS)) this.#order.append(el("option", { value: order }, ORDERS[order]));
+    this.#order.addEventListener("change", () => this.#choose({ order: this.#order.value as Order }));
     const chips = el("div", { class: "chips", role: "group", "aria-label": "Show" });
-    for (const filter of FILTERS) chips.append(this.#chip(filter));
-    const order = el("label", { class: "order" }, "Order ", this.#sort);
-    this.#choosing.append(el("div", { class: "tools" }, chips, search, order), this.#head());
+    for (const show of keys(SHOWS)) chips.append(this.#chip(show));
+    const order = el("label", { class: "order" }, "Order ", this.#order);
+    this.#choosing.append(el("div", { class: "tools" }, chips, this.#search, order), this.#head());
     this.root.append(el("div", { class: "fleet-title" }, el("h1", {}, "Packs"), this.#summary), this.#choosing);
     this.#previous.addEventListener("click", () => this.#turn(-1));
     this.#next.addEventListener("click", () => this.#turn(1));
     this.pager.append(this.#previous, this.#where, this.#next);
   }
 
-  #chip(filter: Filter): HTMLElement {
-    const chip = el("button", { type: "button", class: "chip", "data-filter": filter });
-    chip.addEventListener("click", () => this.#choose({ filter }));
-    this.#chips.set(filter, chip);
+  #chip(show: Show): HTMLElement {
+    const chip = el("button", { type: "button", class: "chip", "data-filter": show });
+    chip.addEventListener("click", () => this.#choose({ show }));
+    this.#chips.set(show, chip);
     return chip;
   }
 
   #head(): HTMLElement {
     const head = el("div", { class: "heads" });
-    for (const [name, label, sort] of COLUMNS) {
+    for (const [name, label, order] of COLUMNS) {
       const slot = el("div", { class: `slot slot-${name}` });
-      if (sort === null) slot.append(label);
+      if (order === null) slot.append(label);
       else {
-        const button = el("button", { type: "button", title: `Order: ${SORTS[sort]}` }, label);
-        button.addEventListener("click", () => this.#choose({ sort }));
-        this.#heads.set(sort, button);
+        const button = el("button", { type: "button", title: `Order: ${ORDERS[order]}` }, label);
+        button.addEventListener("click", () => this.#choose({ order }));
+        this.#heads.set(order, button);
         slot.append(button);
       }
       head.append(slot);
@@ -83,37 +84,38 @@ export class FleetBar {
   }
 
   #choose(part: Partial<Choice>): void {
-    this.#choice = { ...this.#choice, ...part };
-    this.#changed(this.#choice, 0);
+    this.#choice = { ...this.#choice, page: 0, ...part };
+    this.#changed(this.#choice);
   }
 
   #turn(by: number): void {
-    this.#changed(this.#choice, this.#page + by);
+    this.#choose({ page: this.#choice.page + by });
     window.scrollTo({ top: 0 });
   }
 
-  show({ counts, many, shown, page, pages, pagePacks }: Shown): void {
-    this.#page = page;
+  show({ counts, many, shown, choice, pagePacks }: Shown): void {
+    this.#choice = choice;
     setText(this.#summary, many ? "" : summaryWords(counts)); // the filters count too
     setAttribute(this.#choosing, "hidden", !many);
-    for (const [filter, chip] of this.#chips) {
-      setText(chip, `${filter} ${counts[filter]}`);
-      setAttribute(chip, "aria-pressed", String(filter === this.#choice.filter));
+    for (const [show, chip] of this.#chips) {
+      setText(chip, `${SHOWS[show]} ${counts[show]}`);
+      setAttribute(chip, "aria-pressed", String(show === choice.show));
     }
-    for (const [sort, button] of this.#heads) setAttribute(button, "data-active", sort === this.#choice.sort);
-    this.#sort.value = this.#choice.sort;
+    for (const [order, button] of this.#heads) setAttribute(button, "data-active", order === choice.order);
+    this.#order.value = choice.order;
+    const pages = Math.max(1, Math.ceil(shown / pagePacks));
     setAttribute(this.pager, "hidden", !many);
-    setAttribute(this.#previous, "disabled", page === 0);
-    setAttribute(this.#next, "disabled", page === pages - 1);
-    const first = page * pagePacks;
+    setAttribute(this.#previous, "disabled", choice.page === 0);
+    setAttribute(this.#next, "disabled", choice.page >= pages - 1);
+    const first = choice.page * pagePacks;
     const span = `${first + 1}–${Math.min(shown, first + pagePacks)} of ${shown}`;
-    setText(this.#where, shown ? span : "No pack fits this search.");
+    setText(this.#where, shown ? span : "No pack fits this choice.");
   }
 }
 
 /** "3 packs · 1 critical · 1 stale"; what does not occur is not said. */
-function summaryWords(counts: Record<Filter, number>): string {
+function summaryWords(counts: Record<Show, number>): string {
   const all = counts.all === 1 ? "1 pack" : `${counts.all} packs`;
-  const troubles = FILTERS.filter((filter) => filter !== "all" && counts[filter]);
-  return counts.all ? [all, ...troubles.map((filter) => `${counts[filter]} ${filter}`)].join(" · ") : "";
+  const troubles = keys(SHOWS).filter((show) => show !== "all" && counts[show]);
+  return counts.all ? [all, ...troubles.map((show) => `${counts[show]} ${show === "unpredicted" ? "without prediction" : show}`)].join(" · ") : "";
 }

@@ -2,18 +2,22 @@
 
 import { Bar, Reading, StatusPill } from "./reading.ts";
 import { el, setAttribute, setText } from "./dom.ts";
-import { type Pack, type Sample, hottest_c, spread_mv, STALE_AFTER_S, seconds, statusOf, tagsOf } from "./records.ts";
+import { Gauge, LIST_SCALE, riskBand } from "./gauge.ts";
+import { cyclesText, percentText, shortReason } from "./prediction_words.ts";
+import {
+  type Pack, SIMULATED, type Sample, hottest_c, isSimulated, isStale, prediction, seconds, spread_mv, statusOf, tagsOf,
+} from "./records.ts";
 import { Sparkline, type Trend } from "./sparkline.ts";
 import { ageWords, decimal, fieldText, flowWords, missing, stateWords } from "./words.ts";
 
 const NO_DATA = "–";
 
-/** "NMC · 96s2p · 172 Ah · CAR_001 · north · taxi", of what is known: what it is, its vehicle, fleet and tags. */
+/** "NMC · 96s2p · 172 Ah · CAR_001 · north · taxi", of what is known; that it is simulated is said by a badge. */
 export function packWords(pack: Pack): string {
   const shape = pack.series ? `${pack.series}s${pack.parallel ?? 1}p` : null;
   const capacity = pack.nominal_ah ? `${decimal(pack.nominal_ah, pack.nominal_ah < 10 ? 1 : 0)} Ah` : null;
   const parts = [pack.chemistry?.toUpperCase(), shape, capacity, pack.vehicle, pack.fleet, ...tagsOf(pack)];
-  return parts.filter(Boolean).join(" · ");
+  return parts.filter((part) => part && part !== SIMULATED).join(" · ");
 }
 
 export class FleetRow {
@@ -24,7 +28,11 @@ export class FleetRow {
   readonly #age = el("span", { class: "age" });
   readonly #pill = new StatusPill();
   readonly #bar = new Bar();
+  readonly #simulated = el("span", { class: "badge", hidden: "" }, SIMULATED);
+  readonly #gauge = new Gauge(LIST_SCALE);
   readonly #spark: Sparkline;
+  readonly #life: Reading;
+  readonly #risk: Reading;
   readonly #soc: Reading;
   readonly #soh: Reading;
   readonly #pack_v: Reading;
@@ -40,6 +48,8 @@ export class FleetRow {
     this.#current_a = new Reading(packId, "current_a");
     this.#hottest_c = new Reading(packId, "temp_c");
     this.#spread_mv = new Reading(packId, null, "mV");
+    this.#life = new Reading(packId, "rul_cycles");
+    this.#risk = new Reading(packId, "failure_probability");
     this.#state.dataset["pack"] = packId;
     this.#state.dataset["field"] = "state";
     const link = el("a", { class: "pack-id", href: `#/pack/${encodeURIComponent(packId)}` }, packId);
@@ -50,15 +60,17 @@ export class FleetRow {
     this.root = el(
       "li",
       { class: "pack", "data-pack": packId },
-      slot("id", null, link, this.#about),
+      slot("id", null, el("span", { class: "pack-title" }, link, this.#simulated), this.#about),
       slot("status", null, this.#pill.root),
       slot("state", "State", this.#state),
       slot("soc", null, this.#bar.root, this.#soc.root),
+      slot("soh", "Health", this.#soh.root),
+      slot("life", "Remaining life", this.#life.root, this.#gauge.root),
+      slot("risk", "Risk in 100 cycles", this.#risk.root),
       slot("volts", "Voltage", this.#pack_v.root),
       slot("amps", "Current", this.#current_a.root, this.#flow),
       slot("temp", "Hottest", this.#hottest_c.root),
       slot("spread", "Cell spread", this.#spread_mv.root),
-      slot("soh", "Health", this.#soh.root),
       slot("spark", null, this.#spark.root),
       slot("age", "Current, last 5 min", this.#age),
     );
@@ -70,6 +82,8 @@ export class FleetRow {
     const number = (reading: Reading, field: "soc_bms" | "soh_bms" | "pack_v" | "current_a"): void =>
       reading.show(fieldText(field, sample?.[field]), why(field));
     setText(this.#about, packWords(pack));
+    setAttribute(this.#simulated, "hidden", !isSimulated(pack));
+    this.#outlook(pack);
     setText(this.#state, stateWords(sample));
     this.#pill.show(statusOf(pack));
     setAttribute(this.root, "data-status", statusOf(pack) ?? "unknown");
@@ -85,12 +99,24 @@ export class FleetRow {
     this.#spread_mv.show(spread === null ? null : decimal(spread, 0), why("cell_v"));
   }
 
+  #outlook(pack: Pack): void {
+    const told = prediction(pack);
+    const why = pack.latest || pack.estimate ? shortReason(told.reason) : NO_DATA;
+    const { failure_probability } = told;
+    this.#life.show(cyclesText(told.rul_cycles), why);
+    this.#risk.show(percentText(failure_probability), "–");
+    this.#gauge.show(told);
+    setAttribute(this.#risk.root, "data-band", failure_probability === null ? null : riskBand(failure_probability));
+    setAttribute(this.root, "data-doubtful", told.in_domain === false);
+  }
+
   /** What moves with time alone. */
   tick(pack: Pack, now_s: number, trend: Trend | undefined): void {
     const last_s = seconds(pack.t);
     const age_s = last_s === null ? null : now_s - last_s;
     setText(this.#age, ageWords(age_s));
-    setAttribute(this.root, "data-stale", age_s === null || age_s > STALE_AFTER_S);
-    if (trend) this.#spark.show(trend, age_s !== null && age_s > STALE_AFTER_S ? last_s! : now_s);
+    const stale = isStale(pack, now_s);
+    setAttribute(this.root, "data-stale", stale);
+    if (trend) this.#spark.show(trend, stale && last_s !== null ? last_s : now_s);
   }
 }

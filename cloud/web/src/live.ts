@@ -1,11 +1,12 @@
 /** The live stream: one EventSource that is opened again, with growing pauses, for as long as the view is open. */
 
-import type { PackEvent, Sample } from "./records.ts";
+import type { Estimate, PackEvent, Sample } from "./records.ts";
 
 export type Link = "connecting" | "live" | "reconnecting" | "offline";
 
 export interface Listener {
   sample(sample: Sample): void;
+  estimate?(estimate: Estimate): void;
   event?(event: PackEvent): void;
   link(link: Link): void;
   /** Each time the stream opens or has dropped something: read what was missed meanwhile. */
@@ -60,6 +61,7 @@ export class Live {
     source.onerror = () => this.#failed();
     source.addEventListener("sample", (message) => this.#listener.sample(JSON.parse(message.data) as Sample));
     source.addEventListener("dropped", () => this.#listener.opened()); // this page was too slow: read what it missed
+    source.addEventListener("estimate", (message) => this.#listener.estimate?.(JSON.parse(message.data) as Estimate));
     source.addEventListener("event", (message) => this.#listener.event?.(JSON.parse(message.data) as PackEvent));
   }
 

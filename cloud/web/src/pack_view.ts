@@ -1,17 +1,20 @@
 /** One pack, live. */
 
 import { Alarms } from "./alarms.ts";
-import { ApiError, fetchOpenEvents, fetchPack, fetchSamples, serverNow_s } from "./api.ts";
+import { ApiError, fetchModel, fetchOpenEvents, fetchPack, fetchSamples, serverNow_s } from "./api.ts";
 import { Cells } from "./cells.ts";
 import { CHART_FIELDS, Charts } from "./charts.ts";
 import type { Connection } from "./connection.ts";
 import { el, notice, setAttribute, setText } from "./dom.ts";
 import { factPanels } from "./facts.ts";
+import { fleetAddress } from "./fleet.ts";
 import { packWords } from "./fleet_row.ts";
 import { Headline } from "./headline.ts";
 import { Live } from "./live.ts";
+import { Prediction } from "./prediction.ts";
+import { isOnTheWay } from "./prediction_words.ts";
 import { StatusPill } from "./reading.ts";
-import { type Pack, STALE_AFTER_S, type Sample, seconds, statusOf } from "./records.ts";
+import { type Estimate, type Pack, type Sample, isNewer, isSimulated, isStale, seconds, statusOf } from "./records.ts";
 import { ageWords, stateWords } from "./words.ts";
 import type { View } from "./view.ts";
 
@@ -29,9 +32,11 @@ export class PackView implements View {
   readonly #about = el("p", { class: "about" });
   readonly #age = el("span", { class: "age" });
   readonly #pill = new StatusPill();
+  readonly #simulated = el("span", { class: "badge", hidden: "" }, "simulated");
   readonly #body = el("div", { class: "pack-body", hidden: "" });
   readonly #headline: Headline;
   readonly #alarms: Alarms;
+  readonly #prediction: Prediction;
   readonly #cells: Cells;
   readonly #charts: Charts;
   readonly #facts: { root: HTMLElement; show(sample: Sample): void }[];
@@ -44,6 +49,7 @@ export class PackView implements View {
   #reading = false;
   #failed = false;
   #ticks = 0;
+  #labelled: string | null = null; // the model whose label is shown
 
   constructor(packId: string, connection: Connection) {
     this.#packId = packId;
@@ -51,15 +57,17 @@ export class PackView implements View {
     this.title = packId;
     this.#headline = new Headline(packId);
     this.#alarms = new Alarms(packId);
+    this.#prediction = new Prediction(packId);
     this.#cells = new Cells(packId);
     this.#charts = new Charts(() => void this.#seed());
     this.#facts = factPanels(packId);
     this.#state.dataset["pack"] = packId;
     this.#state.dataset["field"] = "state";
-    const name = el("div", { class: "pack-name" }, el("h1", {}, packId), this.#pill.root, this.#state, this.#age);
-    const back = el("a", { class: "back", href: "#/" }, "All packs");
+    const name = el("div", { class: "pack-name" }, el("h1", {}, packId), this.#pill.root, this.#simulated, this.#state, this.#age);
+    const back = el("a", { class: "back", href: fleetAddress() }, "All packs");
     const facts = el("div", { class: "fact-panels" }, ...this.#facts.map((facts) => facts.root));
-    this.#body.append(this.#headline.root, this.#alarms.root, this.#charts.root, this.#cells.root, facts);
+    const [headline, alarms, outlook] = [this.#headline.root, this.#alarms.root, this.#prediction.root];
+    this.#body.append(headline, alarms, outlook, this.#charts.root, this.#cells.root, facts);
     this.root = el("article", { class: "one-pack" }, back, name, this.#about, this.#message, this.#body);
     this.#message.append(notice("empty", "Reading the pack…"));
     connection.link = "connecting";
@@ -86,6 +94,7 @@ export class PackView implements View {
         pack.t = known.t; // the stream was faster
         pack.latest = known.latest;
       }
+      if (known?.estimate && isNewer(known.estimate, pack.estimate)) pack.estimate = known.estimate;
       this.#failed = false;
       this.#pack = pack;
       this.#alarms.replace(events);
@@ -105,6 +114,7 @@ export class PackView implements View {
   #open(): Live {
     return new Live(this.#packId, {
       sample: (sample) => this.#take(sample),
+      estimate: (estimate) => this.#takeEstimate(estimate),
       event: (event) => this.#alarms.take(event),
       link: (link) => (this.#connection.link = link),
       opened: () => void this.#read().then(() => this.#seed()),
@@ -129,7 +139,7 @@ export class PackView implements View {
     const last_s = seconds(this.#pack?.t);
     if (last_s === null) return;
     this.#early = [];
-    const to_s = Math.abs(now_s - last_s) > STALE_AFTER_S ? last_s : now_s;
+    const to_s = isStale(this.#pack!, now_s) || last_s > now_s ? last_s : now_s;
     const step = "step_s" in range ? { step_s: range.step_s } : {};
     const span = { from_s: to_s - range.span_s, to_s: to_s + 1, ...step };
     const query = { ...span, fields: CHART_FIELDS, signal: seeding.signal };
@@ -158,6 +168,36 @@ export class PackView implements View {
     this.#charts.draw(serverNow_s());
   }
 
+  #takeEstimate(estimate: Estimate): void {
+    const pack = this.#pack;
+    if (!pack || estimate.pack_id !== this.#packId || !isNewer(estimate, pack.estimate)) return; // backlog
+    const changed = pack.estimate?.model_id !== estimate.model_id;
+    pack.estimate = estimate;
+    this.#showPrediction();
+    if (changed) void this.#read(); // the device has reported how it came to that
+  }
+
+  #showPrediction(): void {
+    const pack = this.#pack!;
+    this.#prediction.show(pack);
+    this.#prediction.tick(serverNow_s());
+    const model_id = pack.estimate?.model_id ?? null;
+    if (model_id === this.#labelled) return;
+    this.#labelled = model_id;
+    this.#prediction.label(false);
+    if (model_id !== null) void this.#label(model_id);
+  }
+
+  async #label(model_id: string): Promise<void> {
+    try {
+      const model = await fetchModel(model_id, this.#stop.signal);
+      if (this.#labelled === model_id) this.#prediction.label(model.simulated);
+    } catch (error) {
+      const unknown = error instanceof ApiError && error.status === 404; // made elsewhere: nothing is known of it
+      if (this.#labelled === model_id && !unknown) this.#labelled = null; // asked again with the next prediction
+    }
+  }
+
   #show(): void {
     const pack = this.#pack;
     if (!pack) return;
@@ -165,10 +205,12 @@ export class PackView implements View {
     setText(this.#about, words.join(" · "));
     setText(this.#state, stateWords(pack.latest));
     this.#pill.show(statusOf(pack));
+    setAttribute(this.#simulated, "hidden", !isSimulated(pack));
     setAttribute(this.#body, "hidden", !pack.latest);
     if (!pack.latest) return;
     this.#headline.show(pack.latest);
     this.#alarms.show(pack.latest);
+    this.#showPrediction();
     this.#cells.show(pack.latest);
     for (const facts of this.#facts) facts.show(pack.latest);
     this.#showAge(serverNow_s());
@@ -178,8 +220,8 @@ export class PackView implements View {
     const last_s = seconds(this.#pack?.t);
     const age_s = last_s === null ? null : now_s - last_s;
     setText(this.#age, this.#pack ? ageWords(age_s) : "");
-    setAttribute(this.root, "data-stale", age_s === null || age_s > STALE_AFTER_S);
-    this.#connection.show(last_s);
+    setAttribute(this.root, "data-stale", !this.#pack || isStale(this.#pack, now_s));
+    this.#connection.show(last_s, this.#pack?.stale_after_s);
   }
 
   #tick(): void {
@@ -188,8 +230,9 @@ export class PackView implements View {
     this.#showAge(now_s);
     this.#charts.draw(now_s);
     this.#alarms.draw();
-    const last_s = seconds(this.#pack?.t);
-    const doubtful = this.#failed || last_s === null || now_s - last_s > STALE_AFTER_S;
+    this.#prediction.tick(now_s);
+    const pack = this.#pack;
+    const doubtful = this.#failed || !pack || isStale(pack, now_s) || isOnTheWay(pack.model);
     if (this.#ticks % (doubtful ? READ_AGAIN_IN_DOUBT_S : READ_AGAIN_S) === 0) void this.#read();
   }
 }

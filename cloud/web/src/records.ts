@@ -24,6 +24,31 @@ export type Sample = { [name in NumberField]?: number | null } & { [name in Swit
   extra?: Record<string, number | null> | null;
 };
 
+/** What the models say of a pack; null = no answer, and `reason` says why. */
+export interface Estimate {
+  pack_id?: string;
+  t: string | null;
+  rul_cycles: number | null;
+  rul_cycles_lo: number | null;
+  rul_cycles_hi: number | null;
+  failure_probability: number | null;
+  in_domain: boolean | null;
+  model_id: string | null;
+  reason: string | null;
+}
+
+export type ModelStep =
+  | "seen" | "fetched" | "verified" | "probed" | "activated" | "proven" | "refused" | "rolled_back";
+
+/** What a device last reported of a model. */
+export interface ModelReport {
+  model_id: string;
+  counter: number;
+  step: ModelStep;
+  reason: string | null;
+  t: string | null;
+}
+
 export interface Pack {
   pack_id: string;
   device: string | null;
@@ -36,8 +61,12 @@ export interface Pack {
   fleet: string | null;
   tags: string[] | Record<string, string> | null;
   t: string | null;
+  stale_after_s: number; // how old the newest Sample may be: a device in economy mode sends once a minute
   latest: Sample | null;
   status: Status | null;
+  estimate: Estimate | null;
+  model: ModelReport | null;
+  desired: string | null; // the model that the device is told to run
 }
 
 export interface PackEvent {
@@ -52,7 +81,12 @@ export interface PackEvent {
   cleared?: string | null;
 }
 
+/** While nothing is known of how often the device sends. */
 export const STALE_AFTER_S = 15;
+/** The tag that says so. */
+export const SIMULATED = "simulated";
+/** A prediction that is so much older than the newest Sample answers no more; the API says the same. */
+export const PREDICTION_HOLDS_S = 300;
 
 /** Seconds since 1970 of an ISO time, or null. */
 export function seconds(iso: string | null | undefined): number | null {
@@ -106,6 +140,33 @@ export function balancingCells(bits: number | string | null | undefined): Set<nu
   let rest = bits == null ? 0n : BigInt(bits);
   for (let cell = 0; rest > 0n; cell += 1, rest >>= 1n) if (rest & 1n) cells.add(cell);
   return cells;
+}
+
+/** The prediction that holds for the newest Sample; without numbers and with a reason when there is none. */
+export function prediction(pack: Pack): Estimate {
+  const none = { rul_cycles: null, rul_cycles_lo: null, rul_cycles_hi: null, failure_probability: null, in_domain: null };
+  const { estimate } = pack;
+  if (!estimate) return { ...none, t: null, model_id: null, reason: "no_model" };
+  const age_s = (seconds(pack.t) ?? -Infinity) - (seconds(estimate.t) ?? -Infinity);
+  if (age_s > PREDICTION_HOLDS_S) return { ...none, t: estimate.t, model_id: estimate.model_id, reason: "stale" };
+  const reason = estimate.rul_cycles === null ? estimate.reason ?? "no_model" : null;
+  return { ...estimate, reason };
+}
+
+/** Whether the newer of two records is `other`; one without a time never is. */
+export function isNewer(other: { t?: string | null }, known: { t?: string | null } | null): boolean {
+  return (seconds(other.t) ?? -Infinity) > (seconds(known?.t) ?? -Infinity);
+}
+
+/** Whether the pack has been silent for longer than its device should be. */
+export function isStale(pack: Pack, now_s: number): boolean {
+  const last_s = seconds(pack.t);
+  return last_s === null || now_s - last_s > pack.stale_after_s;
+}
+
+/** Whether what the pack sends is simulated, not measured. */
+export function isSimulated(pack: Pack): boolean {
+  return tagsOf(pack).includes(SIMULATED);
 }
 
 /** The worse of what the server judged and what the pack itself alarms right now. */

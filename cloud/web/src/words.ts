@@ -9,7 +9,9 @@ export interface FieldWords {
   scale?: number; // percent exists on the screen only
 }
 
-export const FIELDS: Record<NumberField | "temp_c" | "cell_v", FieldWords> = {
+export const FIELDS: Record<NumberField | "temp_c" | "cell_v" | "rul_cycles" | "failure_probability", FieldWords> = {
+  rul_cycles: { label: "Remaining life", unit: "cycles", digits: 0 },
+  failure_probability: { label: "Failure probability", unit: "%", digits: 1, scale: 100 },
   soc_bms: { label: "State of charge", unit: "%", digits: 1, scale: 100 },
   soh_bms: { label: "State of health", unit: "%", digits: 1, scale: 100 },
   pack_v: { label: "Pack voltage", unit: "V", digits: 1 },
@@ -90,12 +92,25 @@ export function codeWords(code: string): string {
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
+/** Events whose value has a unit for people: name, factor, unit. */
+const BANDS: Record<string, [name: string, factor: number, unit: string]> = {
+  soc_band: ["State of charge", 100, "%"],
+  soh_band: ["State of health", 100, "%"],
+  temperature_band: ["Hottest temperature", 1, "°C"],
+  rul_band: ["Remaining life", 1, "cycles"],
+  failure_probability_band: ["Failure probability", 100, "%"],
+};
+
 /** One sentence for an Event, made from its code and numbers. */
-export function eventWords(event: PackEvent): string {
-  const at = event.cell == null ? "" : `, cell ${event.cell}`;
-  const value = event.value == null ? "" : `: ${plain(event.value)}`;
-  const limit = event.threshold == null ? "" : ` (limit ${plain(event.threshold)})`;
-  return codeWords(event.code) + at + value + limit;
+export function eventWords({ code, cell, value, threshold }: PackEvent): string {
+  if (code === "end_of_life") return `End of life${value == null ? "" : ` after ${decimal(value, 0)} cycles`}`;
+  const [name, factor, unit] = BANDS[code] ?? [codeWords(code), 1, ""];
+  const said = (number: number): string =>
+    unit ? `${decimal(number * factor, 1).replace(/\.0$/, "")}\u00a0${unit}` : plain(number);
+  const at = cell == null ? "" : `, cell ${cell}`;
+  const now = value == null ? "" : `: ${said(value)}`;
+  const limit = threshold == null ? "" : ` (limit ${said(threshold)})`;
+  return name + at + now + limit;
 }
 
 /** A number of unknown kind: up to five digits that matter. */
@@ -112,6 +127,11 @@ export function spanWords(age_s: number): string {
   if (rounded_s < 90 * 60) return `${Math.round(rounded_s / 60)} min`;
   if (rounded_s < 36 * 3600) return `${Math.round(rounded_s / 3600)} h`;
   return `${Math.round(rounded_s / 86400)} days`;
+}
+
+/** How long something stands. */
+export function standingWords(age_s: number): string {
+  return age_s < 1 ? "just now" : `for ${spanWords(age_s)}`;
 }
 
 export function ageWords(age_s: number | null): string {

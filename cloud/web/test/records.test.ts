@@ -6,6 +6,7 @@ import { type Pack, balancingCells, cellFigures, hottest_c, power_kw, spread_mv,
 const pack = (status: Pack["status"], alarms: string[]): Pack => ({
   pack_id: "P", device: null, chemistry: null, series: null, parallel: null, nominal_ah: null, nominal_v: null,
   vehicle: null, fleet: null, tags: null, t: null, status, latest: { pack_id: "P", alarms },
+  estimate: null, model: null, stale_after_s: 15, desired: null,
 });
 
 test("a cell that is not measured takes no part in the figures", () => {

@@ -1,23 +1,18 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { linkWords } from "../src/connection.ts";
-import { choose } from "../src/fleet.ts";
+import { EVERYTHING, addressOf, choiceOf } from "../src/fleet.ts";
 import { packWords } from "../src/fleet_row.ts";
-import type { Pack } from "../src/records.ts";
+import { type Pack, isSimulated } from "../src/records.ts";
 import { Series } from "../src/series.ts";
 import { Trend, sparkPath } from "../src/sparkline.ts";
 import { codeWords, decimal, fieldText, flowWords, missing, plain, spanWords } from "../src/words.ts";
 
 const NOW_S = 1_800_000_000;
-const pack = (pack_id: string, soc_bms: number | null, age_s: number, status: Pack["status"]): Pack => {
-  const t = new Date((NOW_S - age_s) * 1000).toISOString();
-  return {
-    pack_id, device: "edge-01", chemistry: "nmc", series: 96, parallel: 1, nominal_ah: 60, nominal_v: 350,
-    vehicle: `CAR_${pack_id}`, fleet: "north", tags: ["taxi"], t, status, latest: { pack_id, t, soc_bms },
-  };
+const PACK: Pack = {
+  pack_id: "B1", device: "edge-01", chemistry: "nmc", series: 96, parallel: 1, nominal_ah: 60, nominal_v: 350,
+  vehicle: "CAR_B1", fleet: "north", tags: ["taxi"], t: null, status: "good", latest: null, estimate: null, model: null, stale_after_s: 15, desired: null,
 };
-const PACKS = [pack("B10", 0.9, 1, "good"), pack("B2", 0.1, 99, "critical"), pack("B1", null, 2, "warning")];
-const names = (packs: readonly Pack[]): string[] => packs.map(({ pack_id }) => pack_id);
 
 test("a missing number is said in words, never as 0", () => {
   const sample = { pack_id: "P", pack_v: null, quality: { "cell_v[12]": "out_of_range", temp_c: "stale" } };
@@ -28,9 +23,11 @@ test("a missing number is said in words, never as 0", () => {
   assert.equal(fieldText("current_a", 0), "0.0");
 });
 
-test("a pack is told with its tags, so that a simulated one says so", () => {
-  const simulated = { ...pack("B1", 0.5, 1, "good"), vehicle: null, fleet: null, tags: ["simulated"] };
-  assert.equal(packWords(simulated), "NMC · 96s1p · 60 Ah · simulated");
+test("a pack is told with its tags; that it is simulated is a label of its own", () => {
+  assert.equal(packWords(PACK), "NMC · 96s1p · 60 Ah · CAR_B1 · north · taxi");
+  const simulated = { ...PACK, vehicle: null, fleet: null, tags: ["simulated"] };
+  assert.equal(packWords(simulated), "NMC · 96s1p · 60 Ah");
+  assert.ok(isSimulated(simulated) && isSimulated({ ...PACK, tags: { origin: "simulated" } }) && !isSimulated(PACK));
   assert.equal(packWords({ ...simulated, chemistry: null, series: null, nominal_ah: null, tags: {} }), "");
 });
 
@@ -58,20 +55,18 @@ test("codes and spans of time read as words", () => {
 test("an open stream without data for 15 s is not called live", () => {
   assert.equal(linkWords("live", 3).text, "Live");
   assert.equal(linkWords("live", 40).text, "Connected, last data 40 s ago");
+  assert.equal(linkWords("live", 70, 180).text, "Live"); // a device in economy mode
   assert.equal(linkWords("offline", 40).look, "offline");
 });
 
-test("packs are ordered by name as people count, unknown values come last", () => {
-  const all = { search: "", filter: "all" } as const;
-  assert.deepEqual(names(choose(PACKS, { ...all, sort: "id" }, NOW_S).chosen), ["B1", "B2", "B10"]);
-  assert.deepEqual(names(choose(PACKS, { ...all, sort: "soc" }, NOW_S).chosen), ["B2", "B10", "B1"]);
-  assert.deepEqual(names(choose(PACKS, { ...all, sort: "status" }, NOW_S).chosen), ["B2", "B1", "B10"]);
-});
-
-test("search takes every word, and filters count all packs", () => {
-  const { chosen, counts } = choose(PACKS, { search: "taxi car_b1", filter: "all", sort: "id" }, NOW_S);
-  assert.deepEqual(names(chosen), ["B1", "B10"]);
-  assert.deepEqual(counts, { all: 3, critical: 1, warning: 1, stale: 1 });
+test("the address remembers the choice, and what it does not know is left out", () => {
+  const choice = { search: "taxi north", show: "critical", order: "rul", page: 2 } as const;
+  assert.equal(addressOf(choice), "#/?search=taxi+north&show=critical&order=rul&page=3");
+  assert.deepEqual(choiceOf(addressOf(choice)), choice);
+  assert.equal(addressOf(EVERYTHING), "#/");
+  for (const odd of ["", "#/", "#/?show=toString&order=nothing&page=-1", "#/?page=1e9", "#/pack/P?show=critical"]) {
+    assert.deepEqual(choiceOf(odd), EVERYTHING);
+  }
 });
 
 test("a series keeps its order, replaces the same instant and shows a pause as a hole", () => {
