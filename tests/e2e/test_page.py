@@ -125,8 +125,10 @@ def sees_predictions(browser: Any, address: str) -> None:
                 arg=place,
                 timeout=PREDICTED_S * 1000,
             )
-        model = page.locator(f'[data-pack="{pack}"] [data-field="model_id"]').first
-        assert re.fullmatch(r"[a-z-]+-[0-9]+", (model.text_content() or "").strip())
+        model = page.locator(
+            f'[data-pack="{pack}"][data-field="model_id"], [data-pack="{pack}"] [data-field="model_id"]'
+        )
+        assert re.fullmatch(r"[a-z-]+-[0-9]+", (model.first.text_content() or "").strip())
     page.close()
 
 
