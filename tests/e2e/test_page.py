@@ -144,13 +144,12 @@ def shows_a_fault(browser: Any, address: str, clone: Path) -> None:
     page.wait_for_selector(cell, state="attached")
     page.wait_for_timeout(12_000)  # the device has learned that somebody watches: live mode
     box = page.locator(cell)
-    clip = box.bounding_box()
-    before = page.screenshot(clip=clip)
+    before = box.screenshot()
     command = [str(clone / ".venv/bin/python"), "-m", "firmware_bridge", "fault", "BATTERY_001", "cell_v[17]", "+0.05"]
     began = time.monotonic()
     subprocess.run(command, cwd=clone, check=True)
     while time.monotonic() - began < 10:
-        if deviation_mv(page) > 35 and page.screenshot(clip=clip) != before:
+        if deviation_mv(page) > 35 and box.screenshot() != before:
             break
         page.wait_for_timeout(50)
     seen_s = time.monotonic() - began
