@@ -210,18 +210,21 @@ def agent(settings: Settings, at: postgres.Login, paths: Paths) -> Service:
 def prepare_agent(config: Path, settings: Settings, at: postgres.Login, paths: Paths) -> None:
     """Publishes the model that ships where none is published yet, gives the cars their pasts, writes edge.toml."""
     environment = _environment(settings, at.environment())
-    publish_champion(api_url(settings), environment)
-    shutil.copyfile(settings.cloud.release_dir / "metadata" / "1.root.json", paths.trust_root)
+    root = ROOT / settings.cloud.release_dir / "metadata" / "1.root.json"
+    if not root.exists() or not desired_bundle(api_url(settings)):
+        # Nothing is published yet, or `.local` was removed and with it what the database still speaks of.
+        _cloud(environment, "release", "publish", str(next(CHAMPION.glob("*.bundle"))), "--to", "fleet")
+    shutil.copyfile(root, paths.trust_root)
     if not all((paths.pasts / f"{pack}.jsonl").exists() for pack in pack_ids(settings)):
         _ours("firmware_bridge", environment, "lives", "--past", str(settings.cars), "-o", str(paths.pasts))
     write_edge_config(config, settings, paths)
 
 
-def publish_champion(url: str, environment: Mapping[str, str]) -> None:
-    """Puts the model that ships on the road that every model takes, unless the fleet has been given one."""
-    desired = json.loads(asked(f"{url}/device/v1/desired?device={DEVICE}") or b"{}")
-    if not desired.get("bundle"):
-        _cloud(environment, "release", "publish", str(next(CHAMPION.glob("*.bundle"))), "--to", "fleet")
+def desired_bundle(url: str) -> str | None:
+    """What the agent is told to run; None = nothing yet."""
+    told = json.loads(asked(f"{url}/device/v1/desired?device={DEVICE}") or b"{}")
+    bundle: str | None = told.get("bundle")
+    return bundle
 
 
 def write_edge_config(path: Path, settings: Settings, paths: Paths) -> None:

@@ -125,8 +125,10 @@ def sees_predictions(browser: Any, address: str) -> None:
                 arg=place,
                 timeout=PREDICTED_S * 1000,
             )
-        model = page.locator(f'[data-pack="{pack}"] [data-field="model_id"]').first
-        assert re.fullmatch(r"[a-z-]+-[0-9]+", (model.text_content() or "").strip())
+        model = page.locator(
+            f'[data-pack="{pack}"][data-field="model_id"], [data-pack="{pack}"] [data-field="model_id"]'
+        )
+        assert re.fullmatch(r"[a-z-]+-[0-9]+", (model.first.text_content() or "").strip())
     page.close()
 
 
@@ -142,13 +144,12 @@ def shows_a_fault(browser: Any, address: str, clone: Path) -> None:
     page.wait_for_selector(cell, state="attached")
     page.wait_for_timeout(12_000)  # the device has learned that somebody watches: live mode
     box = page.locator(cell)
-    clip = box.bounding_box()
-    before = page.screenshot(clip=clip)
+    before = box.screenshot()
     command = [str(clone / ".venv/bin/python"), "-m", "firmware_bridge", "fault", "BATTERY_001", "cell_v[17]", "+0.05"]
     began = time.monotonic()
     subprocess.run(command, cwd=clone, check=True)
     while time.monotonic() - began < 10:
-        if deviation_mv(page) > 35 and page.screenshot(clip=clip) != before:
+        if deviation_mv(page) > 35 and box.screenshot() != before:
             break
         page.wait_for_timeout(50)
     seen_s = time.monotonic() - began
