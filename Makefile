@@ -3,8 +3,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: setup run status logs stop psql cloud vcan replay-i3 retrain champion test test-all check bench bench-models smoke lock \
-  clean help
+.PHONY: setup run status logs stop psql cloud vcan replay-i3 retrain champion test test-all check bench bench-models smoke lock clean help
 
 PY := .venv/bin/python
 RUN := $(PY) deploy/local/run.py
