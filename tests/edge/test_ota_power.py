@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from fakes.updates import World, world
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class Flash:

@@ -26,6 +26,8 @@ from shared import bundle as bundles
 from shared.bundle import HARDWARE, BundleError
 from shared.features import schema_id
 
+pytestmark = pytest.mark.slow
+
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
 
