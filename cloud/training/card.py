@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -21,8 +22,14 @@ _STYLE: Final = (
 
 
 def as_json(card: Mapping[str, Any]) -> bytes:
-    """NAME-COUNTER.card.json."""
-    return (json.dumps(card, indent=2, sort_keys=True) + "\n").encode()
+    """NAME-COUNTER.card.json; null = cannot be said."""
+    return (json.dumps(_plain(card), indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(its) for name, its in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def as_html(card: Mapping[str, Any], plots: Mapping[str, str]) -> bytes:

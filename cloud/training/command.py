@@ -24,10 +24,9 @@ from shared.bundle import CHEMISTRIES, SUFFIX
 from shared.errors import ConfigError
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,30}")
-_PACKS: Final = 300
 _EXAMPLES: Final = """examples:
-  python -m cloud train                                   300 simulated lives
-  python -m cloud train --source db --packs 300           the database's lives, and 300 simulated ones beside them
+  python -m cloud train                                   1000 simulated lives
+  python -m cloud train --source db --packs 1000          the database's lives, and 1000 simulated ones beside them
   python -m cloud train --source folder lives/ --seed 7   tables: pack_id, cycle, features, rul_cycles, eol_100
 
 Writes models/NAME-COUNTER.bundle, .html (the card) and .card.json; `cloud release publish` gives it to devices.
@@ -47,7 +46,7 @@ def add_train(commands: Any) -> None:
     )
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="draws lives and rows (default 1)")
     parser.add_argument(
-        "--packs", type=int, metavar="N", help="simulated lives (default 300; with db or folder: 0, N beside them)"
+        "--packs", type=int, metavar="N", help="simulated lives (default 1000; with db or folder: 0, N beside them)"
     )
     parser.add_argument("--name", default="rul", help="NAME of the bundle (default rul)")
     parser.add_argument(
@@ -130,7 +129,7 @@ def _read(options: argparse.Namespace, config: Config) -> tuple[dataset.Dataset,
     kind, *rest = options.source
     asked = tuple(sorted(options.chemistry.split(",")))
     if kind == "simulated":
-        packs = _PACKS if options.packs is None else options.packs
+        packs = dataset.PACKS if options.packs is None else options.packs
         if not packs:
             raise ConfigError("--packs 0 leaves nothing to learn from")
         return dataset.simulated(packs, options.seed), ("nmc",), "MIT (simulated)"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -20,9 +19,13 @@ from shared.feature_table import NAMES, TABLE, FeatureSpec
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.intp]
 
-LEAST_PACKS: Final = 20
-ROWS_PER_PACK: Final = 60
-"""Rows of one life that are learned from, evenly over it: neighbours say the same, and no pack counts more."""
+EVERY_CYCLES: Final = 25.0
+"""Rows of one life that are learned from lie so far apart: neighbours say the same."""
+PACKS: Final = 1000
+"""Simulated packs to learn from, if nothing else is said."""
+PACKS_PER_LAW: Final = 10
+LAW_SHARE: Final = 0.2
+"""How far each parameter of the ageing law may be off: nobody knows a real fleet's law better."""
 _LABELS: Final = ("rul_cycles", "eol_100")
 
 
@@ -61,13 +64,10 @@ class Dataset:
         """The rows before the end of packs whose end is known."""
         return self.take(np.isfinite(self.rul_cycles) & (self.rul_cycles > 0))
 
-    def thinned(self, most: int = ROWS_PER_PACK) -> Dataset:
-        """At most so many rows of each pack, evenly over its record."""
-        kept = []
-        for number in np.unique(self.pack):
-            places = np.flatnonzero(self.pack == number)
-            kept.append(places[np.unique(np.linspace(0, places.size - 1, most).astype(np.intp))])
-        return self.take(np.sort(np.concatenate(kept))) if kept else self
+    def thinned(self, every_cycles: float = EVERY_CYCLES) -> Dataset:
+        """The first row of each pack in every so many cycles. Rows must be in the order of pack and cycle."""
+        place = np.floor(self.cycle / every_cycles)
+        return self.take(np.diff(self.pack, prepend=-1).astype(np.bool_) | np.diff(place, prepend=-1).astype(np.bool_))
 
     def known_packs(self) -> Ints:
         """The packs that have rows here, ascending."""
@@ -105,12 +105,25 @@ def joined(parts: Sequence[Dataset]) -> Dataset:
     )
 
 
-def simulated(packs: int, seed: int, law: lives.Law | None = None, rows: int | None = ROWS_PER_PACK) -> Dataset:
-    """Lives of `firmware_bridge lives`; rows: at most so many a pack, None = all."""
-    return of_lives(lives.each(packs, seed, law), rows)
+def simulated(
+    packs: int, seed: int, law: lives.Law | None = None, every_cycles: float | None = EVERY_CYCLES
+) -> Dataset:
+    """Lives of `firmware_bridge lives`, under one law, or (None) under many that differ by up to LAW_SHARE.
+
+    every_cycles: see `thinned`; None = every row.
+    """
+    return of_lives(_lived(packs, seed) if law is None else lives.each(packs, seed, law), every_cycles)
 
 
-def of_lives(found: Iterator[lives.Life] | Sequence[lives.Life], rows: int | None = ROWS_PER_PACK) -> Dataset:
+def _lived(packs: int, seed: int) -> Iterator[lives.Life]:
+    for group, first in enumerate(range(0, packs, PACKS_PER_LAW)):
+        own = int(np.random.SeedSequence([seed, group]).generate_state(1)[0])
+        together = min(PACKS_PER_LAW, packs - first)
+        for number, life in enumerate(lives.each(together, own, lives.Law().drawn(own, LAW_SHARE)), first + 1):
+            yield replace(life, pack_id=f"LIFE_{number:04d}")
+
+
+def of_lives(found: Iterable[lives.Life], every_cycles: float | None = EVERY_CYCLES) -> Dataset:
     """Simulated lives as rows."""
     parts = []
     for life in found:
@@ -124,7 +137,7 @@ def of_lives(found: Iterator[lives.Life] | Sequence[lives.Life], rows: int | Non
             eol_100=life.eol_100,
             simulated=True,
         )
-        parts.append(one if rows is None else one.thinned(rows))
+        parts.append(one if every_cycles is None else one.thinned(every_cycles))
     return joined(parts)
 
 
@@ -192,38 +205,3 @@ def _numbers(name: str, values: list[Any], folder: Path) -> Floats:
         return np.array([np.nan if value in ("", None) else float(value) for value in values], np.float64)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{folder}: the column {name} holds what is no number: {error}") from None
-
-
-# --- what cannot be learned from -------------------------------------------------------------------------------------
-
-
-def require_sound(data: Dataset, *, least_packs: int = LEAST_PACKS) -> Dataset:
-    """The labelled rows. ConfigError, one sentence, when nothing honest can be learned from them."""
-    if np.isinf(data.rows).any():
-        raise ConfigError("a feature is infinite; leave a value empty where there is no estimate")
-    known = data.labelled()
-    if not len(known) or not np.isfinite(known.rows).any():
-        what = "no row says how many cycles were left" if not len(known) else "no feature has a value in any row"
-        raise ConfigError(f"{what}; there is nothing to learn from")
-    _require_units(known)
-    packs = known.known_packs().size
-    if packs < least_packs:
-        raise ConfigError(f"only {packs} packs have a known end; at least {least_packs} are needed")
-    classes = Counter(known.eol_100[np.isfinite(known.eol_100)].tolist())
-    if set(classes) - {0.0, 1.0}:
-        raise ConfigError("eol_100 holds something other than 0, 1 and empty")
-    if len(classes) < 2:
-        raise ConfigError("eol_100 is the same in every row; both packs near their end and far from it are needed")
-    return known
-
-
-def _require_units(data: Dataset) -> None:
-    for spec, column in zip(data.table, data.rows.T, strict=True):
-        seen = column[np.isfinite(column)]
-        if seen.size and not spec.lo <= float(np.median(seen)) <= spec.hi:
-            raise ConfigError(
-                f"{spec.name}: the median {np.median(seen):g} lies outside {spec.lo:g} .. {spec.hi:g} {spec.unit}; "
-                "is it in another unit?"
-            )
-    if float(np.median(data.rul_cycles)) > 20_000:
-        raise ConfigError(f"rul_cycles: the median is {np.median(data.rul_cycles):g}; is it in cycles?")

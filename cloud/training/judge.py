@@ -33,10 +33,10 @@ class Judged:
         return asdict(self)
 
     def numbers(self) -> dict[str, float]:
-        """The single numbers, rounded, for manifest and MLflow."""
+        """The single numbers that there are, rounded, for manifest and MLflow."""
         told = asdict(self)
         del told["baselines"]
-        return {name: round(float(value), 4) for name, value in told.items()}
+        return {name: round(float(value), 4) for name, value in told.items() if np.isfinite(value)}
 
 
 def judged(data: Dataset, quantiles: Floats, chance: Floats, learned: Dataset) -> Judged:

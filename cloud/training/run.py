@@ -11,9 +11,10 @@ import numpy as np
 from cloud.training import card, gate
 from cloud.training.bundling import bundled
 from cloud.training.conformal import FOLDS, calibrated, cross_fit
-from cloud.training.dataset import Dataset, require_sound
+from cloud.training.dataset import Dataset
 from cloud.training.fit import Recipe, fit
 from cloud.training.judge import Judged, judged
+from cloud.training.sound import require_sound
 from shared import bundle as bundles
 from shared.bundle import Bundle
 from shared.errors import ConfigError

@@ -14,7 +14,7 @@ from cloud.training.run import Order, train
 from shared.errors import PacktwinError
 
 FOLDER = Path(__file__).resolve().parents[2] / "cloud" / "champion"
-PACKS, SEED = 600, 2026
+PACKS, SEED = dataset.PACKS, 2026
 NAME, COUNTER = "rul", 1
 
 

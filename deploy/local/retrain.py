@@ -22,7 +22,7 @@ from shared.bundle import SUFFIX
 from shared.errors import PacktwinError
 
 DEVICE = "local-agent"
-PACKS, NAME = 300, "rul"
+PACKS, NAME = 1000, "rul"
 
 
 def running_bundle(url: str) -> str | None:

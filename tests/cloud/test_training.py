@@ -125,9 +125,19 @@ def nothing(values: Any) -> Any:
         ({"rul_cycles": nothing}, 40, "no row says how many cycles"),
         ({"r_step_mohm": lambda v: v * 1000}, 40, "another unit"),
         ({"rul_cycles": lambda v: v * 1000}, 40, "in cycles"),
+        ({"rul_cycles": lambda v: v / 1000}, 40, "contradict"),
+        ({"rul_cycles": lambda v: v * 0 + 500, "eol_100": lambda v: v}, 40, "the same in every row"),
         ({"soh_bms": lambda v: v * 1000}, 40, "soh_bms"),
+        ({"cell_dev_slope_300": lambda v: v * 1000}, 40, "cell_dev_slope_300"),
+        ({"cycles": lambda v: v / 1000}, 40, "the median of cycles"),
         ({"eol_100": lambda v: v + 1}, 40, "0, 1 and empty"),
+        ({"eol_100": lambda v: 1 - v}, 40, "contradict"),
         ({"cycle": lambda v: ["many"] * len(v)}, 40, "no number"),
+        ({"cycle": lambda v: v * 1000}, 40, "cycle must be a number"),
+        ({"cycle": lambda v: v / 1000}, 40, "are both in cycles"),
+        ({"cycle": lambda v: -v}, 40, "cycle must be a number"),
+        ({"cycle": nothing}, 40, "cycle must be a number"),
+        ({"soh_bms": lambda v: v + np.where(np.arange(len(v)) == 3, np.inf, 0)}, 40, "infinite"),
     ],
 )
 def test_what_cannot_be_learned_from_is_one_sentence(
@@ -177,6 +187,7 @@ def test_a_folder_of_lives_becomes_a_bundle_whatever_the_store_of_runs_does(
 
 def test_rows_of_simulated_lives_are_those_of_their_records() -> None:
     life = lives.draw(1, 3)[0]
-    whole = dataset.of_lives([life], rows=None)
+    whole = dataset.of_lives([life], every_cycles=None)
     assert np.array_equal(whole.rows, life.features, equal_nan=True)
-    assert len(whole.thinned(10)) == 10
+    few = whole.thinned(100.0)
+    assert len(few) == np.unique(np.floor(life.cycles / 100)).size and (np.diff(np.floor(few.cycle / 100)) >= 1).all()
