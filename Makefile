@@ -51,7 +51,7 @@ champion: $(STAMPS)/train ## make the model that ships anew: cloud/champion
 	@$(PY) deploy/local/champion.py
 
 test: $(STAMPS)/dev $(PAGE) ## unit and contract tests (minutes)
-	@$(PY) -m pytest -q -m "$(FAST)" $(ARGS)
+	@$(PY) -m pytest -q -n auto -m "$(FAST)" $(ARGS)
 
 test-all: $(STAMPS)/dev $(PAGE) ## every test there is, also slow ones, browser and kill -9
 	@sh deploy/local/chromium

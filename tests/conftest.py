@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -121,6 +121,18 @@ def pytest_deselected(items: Sequence[pytest.Item]) -> None:
     for item in items:
         kinds = [kind for kind in KINDS if item.get_closest_marker(kind)] or [BY_HAND]
         item.config.stash.setdefault(_left_out, Counter())[" ".join(kinds)] += 1
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of `-n` tells the one that reports what was left out; all workers collect the same."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["left_out"] = dict(session.config.stash.get(_left_out, Counter[str]()))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    node.config.stash[_left_out] = Counter(getattr(node, "workeroutput", {}).get("left_out", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
