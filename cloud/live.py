@@ -27,6 +27,9 @@ QUEUE_MESSAGES: Final = 256
 PENDING_COMMITS: Final = 16
 """How many commits wait to be turned into messages before whole commits are dropped."""
 
+ANSWER_NS: Final = 10_000_000_000
+"""How much older than its pack's newest row an Estimate may be; one that is older belongs to a backlog."""
+
 
 def iso(t_ns: int | None) -> str | None:
     """UTC nanoseconds as ISO 8601 with microseconds, `Z` at the end; None stays None."""
@@ -106,8 +109,9 @@ class Hub:
         self._watched: frozenset[str | None] = frozenset()
         self._thread = ThreadPoolExecutor(1, "live")
         self._pending = 0
-        self._lock = threading.Lock()  # guards the two below, which the thread and seed() both write
+        self._lock = threading.Lock()  # guards the three below, which the thread and seed() write
         self._shown_ns: dict[str, int] = {}
+        self._said_ns: dict[str, int] = {}
         self._device_of: dict[str, str] = {}
         self._closed = False
 
@@ -181,13 +185,14 @@ class Hub:
 
     def _news(self, batch: Outcome, watched: frozenset[str | None]) -> Iterable[Message]:
         head = {"device": batch.device, "boot": boot_hex(batch.boot)}
+        said = [estimate for estimate in batch.estimates if self._is_news(estimate)]
         for block in batch.blocks:
             self._device_of[block.pack_id] = batch.device
             news = self._newer(block)
             if news is not None and not watched.isdisjoint((None, block.pack_id)):
                 for row in news.dicts():
                     yield Message(block.pack_id, "sample", _json(head | plain(row)))
-        for kind, records in (("estimate", batch.estimates), ("event", batch.events), ("session", batch.sessions)):
+        for kind, records in (("estimate", said), ("event", batch.events), ("session", batch.sessions)):
             for record in records:
                 if not watched.isdisjoint((None, record.pack_id)):
                     yield Message(record.pack_id, kind, _json(head | _single(record)))
@@ -199,6 +204,15 @@ class Hub:
             return None
         self._show(block.pack_id, int(block.t_ns.max()))
         return block if news.all() else block.take(news)
+
+    def _is_news(self, estimate: Estimate) -> bool:
+        """Whether nothing newer was said or, but for the time that an answer takes, measured of its pack before."""
+        shown_ns = self._shown_ns.get(estimate.pack_id, NO_TIME)
+        before_ns = max(self._said_ns.get(estimate.pack_id, NO_TIME), shown_ns - ANSWER_NS)
+        if estimate.t_ns is None or estimate.t_ns <= before_ns:
+            return False
+        self._said_ns[estimate.pack_id] = min(estimate.t_ns, self._now_ns())
+        return True
 
     def _show(self, pack_id: str, t_ns: int) -> None:
         """Nothing up to `t_ns` shows again; but a clock that ran ahead must not silence what comes before that time."""

@@ -268,10 +268,12 @@ class Outbox:
 
     # --- out ---
 
-    def take(self, limit_rows: int, *, newest: bool, undated: bool = False, fresh: bool = True) -> Taken | None:
+    def take(
+        self, limit_rows: int, *, newest: bool, undated: bool = False, fresh: bool = True, since_ns: int = 0
+    ) -> Taken | None:
         """The next records to send, all of one boot, about `limit_rows` at most; None = nothing to send.
 
-        newest: the newest of the running boot that are not on flash. Else the oldest, in order; fresh: at last also
+        newest: the newest of the running boot that are not on flash and were put since `since_ns` (mono). Else the oldest, in order; fresh: at last also
         those of the running boot that are not on flash. Records of this kernel boot without t_ns wait for `date` unless
         `undated`. What is taken is not handed out again until it is settled or released.
         """
@@ -287,7 +289,8 @@ class Outbox:
                 boot_nos = [no for no in self._hot.row_boots() if fresh or no != own]
             if self._unready:  # some rows are blocks already
                 return None
-            return self._flights.take_rows(boot_nos, limit_rows, newest=newest, undated=undated)
+            since_ns = since_ns if newest else 0
+            return self._flights.take_rows(boot_nos, limit_rows, newest=newest, undated=undated, since_ns=since_ns)
 
     def settle(self, taken: Taken, receipt: Receipt) -> Settled:
         """Deletes what the receipt accepts, moves what it rejects to table `reject`; the rest can be taken again.

@@ -61,13 +61,13 @@ class Flights:
 
     # --- out ---
 
-    def take_rows(self, boot_nos: list[int], limit: int, *, newest: bool, undated: bool) -> Taken | None:
-        """Rows of the first of these starts that has any to send."""
+    def take_rows(self, boot_nos: list[int], limit: int, *, newest: bool, undated: bool, since_ns: int) -> Taken | None:
+        """Rows, put since `since_ns`, of the first of these starts that has any to send."""
         for no in boot_nos:
             busy = [flight.rows for flight in self._flights.values() if flight.boot_no == no]
             skip = frozenset(np.concatenate([NO_SEQS, *busy]).tolist())
             also = undated or not self._boots.waits(no)
-            rows = self._hot.rows(no, limit, newest=newest, undated=also, skip=skip)
+            rows = self._hot.rows(no, limit, newest=newest, undated=also, skip=skip, since_ns=since_ns)
             if rows:
                 batch = batch_of(self._device, self._boots.known[no].boot, rows)
                 return self._away(Flight(no, np.array([row.seq for row in rows], np.int64)), batch)

@@ -227,12 +227,17 @@ class Store:
     def _layout_id(self, body: bytes | None) -> int | None:
         return None if body is None else self._layout_ids[body]
 
-    def rows(self, boot_no: int, limit: int, *, newest: bool, undated: bool, skip: frozenset[int]) -> list[Row]:
-        """At most `limit` rows of a start, ascending: the newest or the oldest. undated: also those without t_ns."""
+    def rows(  # noqa: PLR0913 - what is asked for, in one query
+        self, boot_no: int, limit: int, *, newest: bool, undated: bool, skip: frozenset[int], since_ns: int = 0
+    ) -> list[Row]:
+        """At most `limit` rows of a start put since `since_ns`, ascending: the newest or the oldest.
+
+        undated: also those without t_ns. skip: seqs to leave out.
+        """
         found = self._all(
-            f"SELECT {_ROW} FROM row WHERE boot_no = ? AND (t_ns IS NOT NULL OR ?) "
+            f"SELECT {_ROW} FROM row WHERE boot_no = ? AND put_ns >= ? AND (t_ns IS NOT NULL OR ?) "
             f"ORDER BY seq {'DESC' if newest else 'ASC'} LIMIT ?",
-            (boot_no, undated, limit + len(skip)),
+            (boot_no, since_ns, undated, limit + len(skip)),
         )
         chosen = [self._row(values) for values in found if values[0] not in skip][:limit]
         return chosen[::-1] if newest else chosen

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 _SECOND_NS: Final = 1_000_000_000
 _FIRST_WAIT_S: Final = 1.0
 _LONGEST_WAIT_S: Final = {"live": 10.0, "normal": 60.0, "economy": 60.0}  # someone watches: be back soon
+_NEWS_NS: Final = 2 * _SECOND_NS
+"""What is older when the road opens again is part of the backlog, which goes by flash and in order."""
 _ECONOMY_FLUSH_S: Final = 90.0
 
 
@@ -85,6 +87,7 @@ class Uplink:
         self._sending = False  # whether it was a batch that failed last: then only a batch that arrives is good news
         self._not_before_ns = 0
         self._live_due_ns = 0
+        self._live_since_ns: int | None = None  # rows put since then are live; None = those of just now
         self._desired_due_ns = 0
         self._contact_ns: int | None = None
         self.state = UplinkState(mode=settings.mode)
@@ -126,7 +129,10 @@ class Uplink:
         )
         if waiting and now_mono_ns >= self._live_due_ns:
             self._live_due_ns = now_mono_ns + int(MODES[self.state.mode] * _SECOND_NS)
-            live = self._outbox.take(self._settings.live_rows, newest=True, undated=undated)
+            just_ns = now_mono_ns - _NEWS_NS
+            since_ns = just_ns if self._live_since_ns is None else self._live_since_ns
+            self._live_since_ns = just_ns
+            live = self._outbox.take(self._settings.live_rows, newest=True, undated=undated, since_ns=since_ns)
             if live is not None:
                 return live
         return self._outbox.take(self._settings.backlog_rows, newest=False, undated=undated, fresh=not waiting)
@@ -218,6 +224,7 @@ class Uplink:
         self._not_before_ns = now_mono_ns + int(wait_s * _SECOND_NS)
         # After an outage the newest rows go first, whatever the mode had in mind.
         self._live_due_ns = 0
+        self._live_since_ns = None
         self.state = replace(self.state, connected=False, problem=str(error), failures=self.state.failures + 1)
         return Progress(wait_s=wait_s)
 

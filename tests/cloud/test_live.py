@@ -12,16 +12,20 @@ from fake_batches import NOW_NS, T0_NS, block
 from cloud.ingest import Outcome
 from cloud.live import QUEUE_MESSAGES, Hub, Message, Subscriber, iso
 from shared.block import NO_TIME, SampleBlock
-from shared.records import Event, Receipt, Session
+from shared.records import Estimate, Event, Receipt, Session
 
 SECOND_NS = 10**9
 
 
 def outcome(
-    *blocks: SampleBlock, device: str = "dev", events: tuple[Event, ...] = (), sessions: tuple[Session, ...] = ()
+    *blocks: SampleBlock,
+    device: str = "dev",
+    estimates: tuple[Estimate, ...] = (),
+    events: tuple[Event, ...] = (),
+    sessions: tuple[Session, ...] = (),
 ) -> Outcome:
-    written = sum(map(len, blocks)) + len(events) + len(sessions)
-    return Outcome(device, 7, Receipt(accepted=(), t_ns=0), blocks, (), events, sessions, written, 0, 0)
+    written = sum(map(len, blocks)) + len(estimates) + len(events) + len(sessions)
+    return Outcome(device, 7, Receipt(accepted=(), t_ns=0), blocks, estimates, events, sessions, written, 0, 0)
 
 
 def with_hub(use: Callable[[Hub], Awaitable[None]]) -> None:
@@ -71,6 +75,24 @@ def test_late_rows_and_undated_rows_never_reach_the_stream() -> None:
         while len(times) < 4:
             times += [(row["t_ns"] - T0_NS) // SECOND_NS for row in await received(reader)]
         assert times == [10, 11, 12, 13]
+
+    with_hub(use)
+
+
+def test_what_a_model_said_during_an_outage_does_not_undo_what_it_says_now() -> None:
+    def said(seconds: int | None) -> Outcome:
+        t_ns = None if seconds is None else T0_NS + seconds * SECOND_NS
+        return outcome(estimates=(Estimate(pack_id="A", seq=1, t_ns=t_ns, mono_ns=1, reason="no model"),))
+
+    async def use(hub: Hub) -> None:
+        reader = hub.subscribe("A")
+        hub.publish([outcome(block("A", 1, t_ns=T0_NS + 60 * SECOND_NS))])
+        for seconds in (40, 49, 55, 52, None, 55, 61):
+            hub.publish([said(seconds)])
+        times: list[int] = []
+        while len(times) < 3:
+            times += [(row["t_ns"] - T0_NS) // SECOND_NS for row in await received(reader)]
+        assert times == [60, 55, 61]
 
     with_hub(use)
 
