@@ -273,9 +273,10 @@ class Outbox:
     ) -> Taken | None:
         """The next records to send, all of one boot, about `limit_rows` at most; None = nothing to send.
 
-        newest: the newest of the running boot that are not on flash and were put since `since_ns` (mono). Else the oldest, in order; fresh: at last also
-        those of the running boot that are not on flash. Records of this kernel boot without t_ns wait for `date` unless
-        `undated`. What is taken is not handed out again until it is settled or released.
+        newest: the newest of the running boot that are not on flash and were put since `since_ns` (mono). Else the
+        oldest, in order; fresh: at last also those of the running boot that are not on flash. Records of this kernel
+        boot without t_ns wait for `date` unless `undated`. What is taken is not handed out again until it is settled or
+        released.
         """
         with self._cold_work():
             own = self._boots.running.no

@@ -227,7 +227,7 @@ class Store:
     def _layout_id(self, body: bytes | None) -> int | None:
         return None if body is None else self._layout_ids[body]
 
-    def rows(  # noqa: PLR0913 - what is asked for, in one query
+    def rows(
         self, boot_no: int, limit: int, *, newest: bool, undated: bool, skip: frozenset[int], since_ns: int = 0
     ) -> list[Row]:
         """At most `limit` rows of a start put since `since_ns`, ascending: the newest or the oldest.
