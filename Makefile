@@ -12,6 +12,8 @@ STAMPS := .venv/stamps-$(shell pwd | cksum | cut -d' ' -f1)
 LOCKED := pyproject.toml requirements.lock deploy/local/install.py
 PAGE := cloud/web/dist/index.html
 PAGE_SOURCES := $(shell find cloud/web -maxdepth 1 -type f 2>/dev/null; find cloud/web/src cloud/web/public -type f 2>/dev/null)
+# What measures times of whole processes has the machine to itself.
+ALONE := e2e or browser
 FAST := not slow and not e2e and not browser and not root
 BENCHES = $(filter-out %/bench_models.py, $(wildcard tests/benchmarks/bench_*.py))
 # The tools of a test see the project's own Python only, whatever shell this is called from.
@@ -55,7 +57,8 @@ test: $(STAMPS)/dev $(PAGE) ## unit and contract tests (minutes)
 
 test-all: $(STAMPS)/dev $(PAGE) ## every test there is, also slow ones, browser and kill -9
 	@sh deploy/local/chromium
-	@$(PY) -m pytest -q $(ARGS)
+	@$(PY) -m pytest -q -n auto --dist worksteal -m "not ($(ALONE))" $(ARGS)
+	@$(PY) -m pytest -q -m "$(ALONE)" $(ARGS)
 
 check: $(STAMPS)/dev $(PAGE) ## ruff, mypy strict, import-linter, tsc
 	@$(PY) -m ruff check .
