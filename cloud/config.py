@@ -35,10 +35,54 @@ class Retention:
 
 
 @dataclass(frozen=True, slots=True)
+class Kafka:
+    """Where the `kafka` bus is. replication: of the topics that we make; 3 brokers want 3."""
+
+    bootstrap: str = "127.0.0.1:9092"
+    replication: int = 1
+    earlier: bool = False
+    """Also publish the earlier system's topic `ev_battery_telemetry`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mqtt:
+    """The broker that the gateway serves. TLS where ca_file is given or the port is 8883."""
+
+    host: str = "127.0.0.1"
+    port: int = 1883
+    user: str = ""
+    password: str = field(default="", repr=False)
+    ca_file: Path | None = None
+    password_file: Path | None = None
+    """Mosquitto's, which the gateway keeps equal to the devices' tokens; None = the broker asks nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who gets in beyond loopback. cert_file and key_file: None = made in tls_dir by a CA of our own."""
+
+    api_token: str = field(default="", repr=False)
+    tls_dir: Path = Path(".local/tls")
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    plaintext_hosts: tuple[str, ...] = ()
+    """Addresses to listen on without TLS although they are not loopback: a private network of one's own."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All settings of the cloud."""
 
     database: Database = Database()
+    bus: str = "direct"
+    """How Batches get to the ingest: `direct`, within one process, or `kafka`."""
+    kafka: Kafka = Kafka()
+    mqtt: Mqtt = Mqtt()
+    access: Access = Access()
+    metrics_host: str = "127.0.0.1"
+    """Where the ingest's and the gateway's metrics listen."""
+    ingest_metrics_port: int = 9101
+    gateway_metrics_port: int = 9102
     api_host: str = "127.0.0.1"
     api_port: int = 5001
     auto_register: bool = True
@@ -56,10 +100,18 @@ class Config:
 
 
 _T = TypeVar("_T")
-_PREFIXES: Final = ("API_", "AUTO_", "BAND_", "DB_", "KEYS_", "MODELS_", "RELEASE_", "RETENTION_", "UPLINK_")
+BUSES: Final = ("direct", "kafka")
+_PREFIXES: Final = (
+    *("API_", "AUTO_", "BAND_", "DB_", "EARLIER_", "GATEWAY_", "INGEST_", "KAFKA_", "KEYS_", "METRICS_", "MODELS_"),
+    *("MQTT_", "RELEASE_", "RETENTION_", "TLS_", "UPLINK_"),
+)
 _BANDS: Final = {"SOC": "soc", "SOH": "soh", "TEMPERATURE": "temperature", "RUL": "rul", "FAILURE": "failure"}
 SETTINGS: Final = frozenset(
     {"API_HOST", "API_PORT", "AUTO_REGISTER", "BAND_TEMPERATURE_COLD", "UPLINK_MODE"}
+    | {"BUS", "KAFKA_BOOTSTRAP", "KAFKA_REPLICATION", "EARLIER_KAFKA"}
+    | {f"MQTT_{name}" for name in ("HOST", "PORT", "USER", "PASSWORD", "CA_FILE", "PASSWORD_FILE")}
+    | {"API_TOKEN", "TLS_DIR", "API_CERT_FILE", "API_KEY_FILE", "ALLOW_PLAINTEXT_HOSTS"}
+    | {"METRICS_HOST", "INGEST_METRICS_PORT", "GATEWAY_METRICS_PORT"}
     | {"KEYS_DIR", "MODELS_DIR", "RELEASE_DIR"}
     | {f"DB_{name}" for name in ("HOST", "PORT", "NAME", "USER", "PASSWORD")}
     | {f"RETENTION_{name}_DAYS" for name in ("RAW", "1M", "1H", "1D")}
@@ -80,6 +132,17 @@ def load(environ: Mapping[str, str], env_file: Path | None = None) -> Config:
             user=values.text("DB_USER", none.database.user),
             password=values.raw.get("DB_PASSWORD", ""),
         ),
+        bus=values.one_of("BUS", none.bus, BUSES),
+        kafka=Kafka(
+            bootstrap=values.text("KAFKA_BOOTSTRAP", none.kafka.bootstrap),
+            replication=values.whole("KAFKA_REPLICATION", none.kafka.replication, 1, 32),
+            earlier=values.flag("EARLIER_KAFKA", none.kafka.earlier),
+        ),
+        mqtt=_mqtt(values),
+        access=_access(values),
+        metrics_host=values.text("METRICS_HOST", none.metrics_host),
+        ingest_metrics_port=values.whole("INGEST_METRICS_PORT", none.ingest_metrics_port, 0, 65535),
+        gateway_metrics_port=values.whole("GATEWAY_METRICS_PORT", none.gateway_metrics_port, 0, 65535),
         api_host=values.text("API_HOST", none.api_host),
         api_port=values.whole("API_PORT", none.api_port, 0, 65535),
         auto_register=values.flag("AUTO_REGISTER", none.auto_register),
@@ -114,6 +177,32 @@ def read_env_file(path: Path) -> dict[str, str]:
         quoted = len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'"
         values[name] = value[1:-1] if quoted else value.partition(" #")[0].rstrip()
     return values
+
+
+def _mqtt(values: _Values) -> Mqtt:
+    none = Mqtt()
+    return Mqtt(
+        host=values.text("MQTT_HOST", none.host),
+        port=values.whole("MQTT_PORT", none.port, 1, 65535),
+        user=values.text("MQTT_USER", none.user),
+        password=values.raw.get("MQTT_PASSWORD", ""),
+        ca_file=values.file("MQTT_CA_FILE"),
+        password_file=values.file("MQTT_PASSWORD_FILE"),
+    )
+
+
+def _access(values: _Values) -> Access:
+    none = Access()
+    cert_file, key_file = values.file("API_CERT_FILE"), values.file("API_KEY_FILE")
+    if (cert_file is None) != (key_file is None):
+        raise ConfigError("API_CERT_FILE and API_KEY_FILE go together; set both or neither")
+    return Access(
+        api_token=values.raw.get("API_TOKEN", "").strip(),
+        tls_dir=Path(values.text("TLS_DIR", str(none.tls_dir))),
+        cert_file=cert_file,
+        key_file=key_file,
+        plaintext_hosts=tuple(values.raw.get("ALLOW_PLAINTEXT_HOSTS", "").replace(",", " ").split()),
+    )
 
 
 def _retention(values: _Values) -> Retention:
@@ -157,6 +246,10 @@ class _Values:
 
     def text(self, name: str, default: str) -> str:
         return self._read(name, default, lambda value: value, "text")
+
+    def file(self, name: str) -> Path | None:
+        value = self.raw.get(name, "").strip()
+        return Path(value) if value else None
 
     def whole(self, name: str, default: int, lo: int, hi: int) -> int:
         def read(value: str) -> int:
