@@ -102,7 +102,7 @@ class Config:
 _T = TypeVar("_T")
 BUSES: Final = ("direct", "kafka")
 _PREFIXES: Final = (
-    *("API_", "AUTO_", "BAND_", "DB_", "EARLIER_", "GATEWAY_", "INGEST_", "KAFKA_", "KEYS_", "METRICS_", "MODELS_"),
+    *("API_", "AUTO_", "BAND_", "DB_", "EARLIER_", "GATEWAY_", "INGEST_", "KAFKA_", "KEYS_", "MODELS_"),
     *("MQTT_", "RELEASE_", "RETENTION_", "TLS_", "UPLINK_"),
 )
 _BANDS: Final = {"SOC": "soc", "SOH": "soh", "TEMPERATURE": "temperature", "RUL": "rul", "FAILURE": "failure"}
