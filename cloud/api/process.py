@@ -22,7 +22,7 @@ from cloud.api.page import Page
 from cloud.api.reader import Reader
 from cloud.api.serve import Server, bind
 from cloud.api.state import State
-from cloud.bus import DirectBus
+from cloud.buses import open_bus
 from cloud.config import Config
 from cloud.db import queries_earlier, queries_packs
 from cloud.db.connect import DatabaseAway
@@ -90,7 +90,7 @@ def assemble(config: Config, page: Page | None = None) -> tuple[ASGIApp, Hub]:
         metrics.count_predictions(outcomes)
         hub.publish(outcomes)
 
-    bus = DirectBus(config, committed)
+    bus = open_bus(config, committed)
     housekeeping = Housekeeping(config)
     renewal = Renewal(config)
 

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 from starlette.requests import HTTPConnection
 
 from cloud.api.fleet import Fleet
 from cloud.api.metrics import Metrics
 from cloud.api.reader import Reader
+from cloud.bus import Bus
 from cloud.config import Config
 from cloud.live import Hub
-from shared.batch import Batch
-from shared.records import Receipt
-
-
-class Bus(Protocol):
-    """Where uploads go: returns the Receipt once all that it accepts is durable, raises BusAway if that cannot be."""
-
-    @property
-    def healthy(self) -> bool: ...
-
-    async def submit(self, batch: Batch) -> Receipt: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from fake_batches import SECOND_NS, batch, block, layout
 
-from cloud import bus as bus_module
-from cloud import db
-from cloud.bus import BusAway, DirectBus
+from cloud import bus_direct, db
+from cloud.bus import BusAway
+from cloud.bus_direct import DirectBus
 from cloud.config import Config, Database
 from cloud.ingest import Outcome
 from shared.batch import Batch
@@ -152,7 +152,7 @@ def test_a_killed_connection_is_answered_as_away_and_replaced(database: Database
 
 
 def test_more_than_can_wait_is_turned_away(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bus_module, "MAX_QUEUED_ROWS", 10)
+    monkeypatch.setattr(bus_direct, "MAX_QUEUED_ROWS", 10)
 
     async def work() -> None:
         bus = DirectBus(Config(database=database))
