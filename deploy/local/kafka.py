@@ -28,6 +28,7 @@ POM = ROOT / "deploy" / "kafka" / "pom.xml"
 LIBS = ROOT / ".local" / "kafka" / "libs"
 HOST = "127.0.0.1"
 JAVA_AT_LEAST = 17
+MESSAGE_BYTES = 9 * 2**20  # a Batch has at most 8 MiB
 GET_JAVA = "apt-get install default-jre-headless"
 GET_MAVEN = "apt-get install maven"
 
@@ -138,6 +139,7 @@ class Cluster:
             "share.coordinator.state.topic.min.isr": in_sync,
             "share.coordinator.state.topic.num.partitions": "8",
             "group.initial.rebalance.delay.ms": "0",
+            "message.max.bytes": str(MESSAGE_BYTES),
             "log.segment.bytes": str(64 * 2**20),  # what is past its retention goes in small pieces
             **self.more,
         }
@@ -230,7 +232,7 @@ def _fetch(libs: Path) -> None:
 
 
 def _random_id() -> str:
-    """A Kafka Uuid: 16 random bytes in base64url; none may begin with a dash, which a command would take for an option."""
+    """A Kafka Uuid: 16 random bytes in base64url; none begins with a dash, which a command would take for an option."""
     while True:
         text = base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")
         if not text.startswith("-"):
