@@ -32,6 +32,7 @@ from edge.sources.can import SourceError, source_of
 from edge.status import RUNNING_FILE, agent_status
 from edge.transport import HttpTransport
 from edge.uplink import Uplink, UplinkSettings
+from edge.watchdog import Pulse, Systemd, keep_told
 from shared.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,10 @@ _FLUSH_CHECK_S: Final = 1.0
 _FIRST_RETRY_S: Final = 0.5
 _LONGEST_RETRY_S: Final = 2.0
 _STOP_S: Final = 3.0
+_SILENT_S: Final = {"flush": 90.0, "uplink": 120.0}  # a slow disk or network takes its time, but not for ever
+_SOURCE_SILENT_S: Final = 60.0
+_MEASURE_SILENT_S: Final = 60.0  # beside sample_s
+_WAIT_SLICE_S: Final = 10.0
 _MS_NS: Final = 1_000_000
 _SECOND_NS: Final = 1_000_000_000
 
@@ -72,6 +77,7 @@ class Agent:
         settings = UplinkSettings(mode=config.uplink.mode)
         self.uplink = Uplink(self.outbox, transport, self.clock, settings) if transport else None
         self.started_ns = self.clock.mono_ns()
+        self.pulse = Pulse(self._patience_s(), self.started_ns)
         self.store_problem: str | None = None
 
     def close(self) -> None:
@@ -88,6 +94,7 @@ class Agent:
             tasks = [group.create_task(self._follow(lane), name=f"source {lane.config.pack_id}") for lane in self.lanes]
             tasks.append(group.create_task(self._measure(), name="measure"))
             tasks.append(group.create_task(self._flush(), name="flush"))
+            tasks.append(group.create_task(keep_told(self.pulse, Systemd(), self.clock.mono_ns), name="watchdog"))
             tasks.append(group.create_task(_in_daemon("estimates", self.models.estimate), name="estimates"))
             tasks.append(group.create_task(_in_daemon("updates", self._update), name="updates"))
             if self.uplink is not None:
@@ -106,12 +113,14 @@ class Agent:
                 while True:
                     await _next_tick()
                     lane.tick(self.clock.mono_ns())
+                    self._beat(_source_part(lane))
                     if lane.problem is not None:
                         log.info("reading %s from %s", lane.config.pack_id, lane.config.channel)
                         lane.problem = None
                         retry_s = _FIRST_RETRY_S
             except SourceError as error:
                 lane.source.close()
+                self._beat(_source_part(lane))
                 if lane.problem != str(error):
                     log.warning("no frames of %s: %s; trying again", lane.config.pack_id, error)
                 lane.problem = str(error)
@@ -131,6 +140,7 @@ class Agent:
             mono_ns, t_ns = self._now_ms()
             samples = [sample for lane in self.lanes if (sample := lane.sample(mono_ns, t_ns)) is not None]
             await self._store(partial(self._keep, samples, mono_ns, t_ns))
+            self._beat("measure")
 
     def _keep(self, samples: list[Measured], mono_ns: int, t_ns: int | None) -> None:
         """Measures and stores the Samples; now and then also leaves the questions for the model."""
@@ -146,6 +156,7 @@ class Agent:
             await asyncio.sleep(_FLUSH_CHECK_S)
             await self._store(lambda: self.outbox.flush(self.clock.mono_ns()))
             await asyncio.to_thread(self.packs.store.flush, self.clock.mono_ns())
+            self._beat("flush")
 
     async def _store(self, work: Callable[[], object]) -> None:
         """Runs work on the outbox in a thread; what it cannot store it has counted, here it is said once."""
@@ -163,17 +174,31 @@ class Agent:
     def _send(self, stopping: threading.Event) -> None:
         assert self.uplink is not None
         wait_s = 0.0
-        while not stopping.wait(wait_s):
-            wait_s = self.uplink.step(self.clock.mono_ns()).wait_s
+        while not stopping.wait(min(wait_s, _WAIT_SLICE_S)):
+            self._beat("uplink")
+            wait_s = max(wait_s - _WAIT_SLICE_S, 0.0) or self.uplink.step(self.clock.mono_ns()).wait_s
 
     def _update(self, stopping: threading.Event) -> None:
         self.models.update(stopping, lambda: self.uplink.state.desired_bundle if self.uplink else None)
+
+    def _beat(self, part: str) -> None:
+        self.pulse.beat(part, self.clock.mono_ns())
+
+    def _patience_s(self) -> dict[str, float]:
+        """How long each part that there is may be silent before systemd should start the agent anew."""
+        parts = {part: limit_s for part, limit_s in _SILENT_S.items() if part != "uplink" or self.uplink is not None}
+        sources = {_source_part(lane): _SOURCE_SILENT_S for lane in self.lanes}
+        return {"measure": self.config.sample_s + _MEASURE_SILENT_S, **parts, **sources}
 
     def _now_ms(self) -> tuple[int, int | None]:
         """(mono_ns, t_ns) of the same instant, in whole ms."""
         mono_ns = self.clock.mono_ns() // _MS_NS * _MS_NS
         offset_ns = self.clock.offset_ns()
         return mono_ns, None if offset_ns is None else round((mono_ns + offset_ns) / _MS_NS) * _MS_NS
+
+
+def _source_part(lane: Lane) -> str:
+    return f"source {lane.config.pack_id}"
 
 
 def build_lanes(config: Config) -> list[Lane]:
@@ -222,7 +247,8 @@ def _transport(config: Config) -> HttpTransport | None:
     uplink = config.uplink
     if not uplink.url:
         return None
-    return HttpTransport(uplink.url, token=uplink.token, plaintext_hosts=uplink.plaintext_hosts)
+    ca_file = str(uplink.ca_file) if uplink.ca_file else None
+    return HttpTransport(uplink.url, token=uplink.token, plaintext_hosts=uplink.plaintext_hosts, ca_file=ca_file)
 
 
 async def _next_tick() -> None:
