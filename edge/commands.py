@@ -269,7 +269,8 @@ def _transport(config: Config) -> Any:
     if not config.uplink.url:
         raise ConfigError(f"{config.path}: [uplink] url is not set: say where to send, or write a file with -o")
     uplink = config.uplink
-    return HttpTransport(uplink.url, token=uplink.token, plaintext_hosts=uplink.plaintext_hosts)
+    ca_file = str(uplink.ca_file) if uplink.ca_file else None
+    return HttpTransport(uplink.url, token=uplink.token, plaintext_hosts=uplink.plaintext_hosts, ca_file=ca_file)
 
 
 def _tell(notes: Any, out: TextIO) -> None:

@@ -26,12 +26,19 @@ _LAST_YEAR: Final = 2100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UplinkConfig:
-    """Where records go. url "" = nowhere: the outbox keeps the newest `max_bytes` of them."""
+    """Where records go. url "" = nowhere: the outbox keeps the newest `max_bytes` of them.
+
+    ca_file: who signs the certificates there; None = the CAs that this system trusts. models_url: the cloud's
+    http(s) address, where bundles come from; "" = as url.
+    """
 
     url: str = ""
     mode: str = "normal"
     token: str = ""
     plaintext_hosts: tuple[str, ...] = ()
+    ca_file: Path | None = None
+    models_url: str = ""
+    ca_file: Path | None = None  # the CA that the cloud's certificate must be of; None = those that this system trusts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +146,7 @@ def _uplink(table: Table, folder: Path, environ: Mapping[str, str]) -> UplinkCon
     url = table.text("url", "")
     mode = table.choice("mode", "normal", among=tuple(MODES))
     token_file = table.text("token_file", "")
+    ca_file = _file(table, "ca_file", folder)
     table.done()
     token = ""
     if token_file:
@@ -147,7 +155,7 @@ def _uplink(table: Table, folder: Path, environ: Mapping[str, str]) -> UplinkCon
         except OSError as error:
             raise table.fail("token_file", f'= "{token_file}" cannot be read: {error.strerror}') from None
     hosts = environ.get("ALLOW_PLAINTEXT_HOSTS", "").replace(",", " ").split()
-    return UplinkConfig(url=url, mode=mode, token=token, plaintext_hosts=tuple(hosts))
+    return UplinkConfig(url=url, mode=mode, token=token, plaintext_hosts=tuple(hosts), ca_file=ca_file)
 
 
 def _outbox(table: Table, folder: Path, device: str) -> OutboxConfig:

@@ -134,4 +134,5 @@ def _origin(config: Config) -> Origin | None:
     uplink = config.uplink
     if not uplink.url:
         return None
-    return Origin(url=uplink.url, token=uplink.token, plaintext_hosts=uplink.plaintext_hosts)
+    ca_file = str(uplink.ca_file) if uplink.ca_file else None
+    return Origin(url=uplink.url, token=uplink.token, plaintext_hosts=uplink.plaintext_hosts, ca_file=ca_file)

@@ -1,20 +1,25 @@
-"""Batches over HTTP(S) to one origin; every way in which that can fail has a name."""
+"""The road to the cloud: what every transport is, and HTTP(S). Every way in which a transport can fail has a name."""
 
 from __future__ import annotations
 
-import ipaddress
 import json
+import re
+import ssl
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import urllib3
 
 from shared.errors import ConfigError, PacktwinError, WireError
+from shared.hosts import is_loopback, plain_is_allowed
 from shared.records import MODES, Receipt
 from shared.wire import decode_receipt
+
+if TYPE_CHECKING:
+    from edge.config import UplinkConfig
 
 PROTOBUF: Final = "application/x-protobuf"
 CONNECT_S: Final = 5.0
@@ -23,6 +28,7 @@ _MAX_ANSWER_BYTES: Final = 4 << 20
 _DETAIL_CHARS: Final = 200
 _LONGEST_RETRY_S: Final = 3600.0
 _HAS_NO_WISHES: Final = (404, 405, 501)  # a cloud that takes batches and knows no more must not hold them up
+_VERIFY_FAILED: Final = re.compile(r"certificate verify failed: (.+?)\.?(?: \(_ssl|['\"]?\)|$)")
 _DATE_ERROR_NS: Final = 1_000_000_000  # whole seconds, and servers renew the header once a second
 
 
@@ -56,8 +62,50 @@ class Desired:
     error_ns: int
 
 
+class Transport(Protocol):
+    """One way to the cloud. Thread-safe; whatever it does not raise has arrived."""
+
+    def send(self, body: bytes) -> Receipt:
+        """Sends an encoded Batch and waits for its Receipt. Raises Unavailable, Forbidden or Refused."""
+        ...
+
+    def desired(self, device: str) -> Desired:
+        """Asks what the cloud would like of `device`. Raises Unavailable or Forbidden."""
+        ...
+
+    def told(self) -> Desired | None:
+        """What the cloud has said of that by itself, last; None where it says nothing without being asked."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of the connections."""
+        ...
+
+
+def transport_of(uplink: UplinkConfig, device: str, *, announce: bool = True) -> Transport | None:
+    """The transport that uplink.url asks for; None = no cloud. ConfigError where the address must not be used.
+
+    announce: whether this is the device's own agent, whose coming and going a broker may tell.
+    """
+    if not uplink.url:
+        return None
+    ca_file = str(uplink.ca_file) if uplink.ca_file else None
+    if urlsplit(uplink.url).scheme.startswith("mqtt"):
+        from edge.transport_mqtt import MqttTransport
+
+        return MqttTransport(
+            uplink.url,
+            device,
+            token=uplink.token,
+            plaintext_hosts=uplink.plaintext_hosts,
+            ca_file=ca_file,
+            announce=announce,
+        )
+    return HttpTransport(uplink.url, token=uplink.token, plaintext_hosts=uplink.plaintext_hosts, ca_file=ca_file)
+
+
 class HttpTransport:
-    """One origin, kept connections, no redirects, no proxies from the environment. Thread-safe."""
+    """One origin, kept connections, no redirects, no proxies from the environment."""
 
     def __init__(
         self,
@@ -70,6 +118,7 @@ class HttpTransport:
         read_s: float = READ_S,
     ) -> None:
         origin, self._prefix = checked_origin(url, token, plaintext_hosts)
+        check_ca(ca_file)
         tls: dict[str, Any] = {"cert_reqs": "CERT_REQUIRED", "ca_certs": ca_file} if origin.scheme == "https" else {}
         pool = urllib3.HTTPSConnectionPool if origin.scheme == "https" else urllib3.HTTPConnectionPool
         self._pool = pool(
@@ -113,6 +162,9 @@ class HttpTransport:
             _DATE_ERROR_NS,
         )
 
+    def told(self) -> None:
+        """Over HTTP the cloud speaks only when it is asked."""
+
     def close(self) -> None:
         """Closes the kept connections."""
         self._pool.close()
@@ -143,24 +195,26 @@ def checked_origin(url: str, token: str, plaintext_hosts: Collection[str]) -> tu
     if origin.scheme not in ("http", "https") or not origin.host or query:
         raise ConfigError(f'uplink.url = "{url}" must look like https://cloud.example (http:// only to this machine)')
     host = origin.host.strip("[]").lower()
-    local = _is_loopback(host)
-    if origin.scheme == "http" and not local and host not in {name.lower() for name in plaintext_hosts}:
+    if origin.scheme == "http" and not plain_is_allowed(host, plaintext_hosts):
         raise ConfigError(
             f'uplink.url = "{url}" would send in clear text: use https://, '
             f"or name {host} in ALLOW_PLAINTEXT_HOSTS if the network between is your own"
         )
-    if not local and not token:
+    if not is_loopback(host) and not token:
         raise ConfigError(f'uplink.url = "{url}" leaves this machine: set uplink.token_file to the device\'s token')
     if any(not 0x20 < ord(char) < 0x7F for char in token):
         raise ConfigError("uplink.token_file holds more than one token: keep just the one that `device add` printed")
     return origin, (origin.path or "").rstrip("/")
 
 
-def _is_loopback(host: str) -> bool:
+def check_ca(ca_file: str | None) -> None:
+    """ConfigError where the file holds no certificate: no connection could ever be trusted."""
+    if ca_file is None:
+        return
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(ca_file)
+    except (ssl.SSLError, OSError):
+        raise ConfigError(f"uplink.ca_file {ca_file} holds no certificate: copy the cloud's ca.pem there") from None
 
 
 def failure_of(answer: urllib3.BaseHTTPResponse, data: bytes) -> PacktwinError:
@@ -211,6 +265,13 @@ def _date_ns(value: str) -> int | None:
 def plainly(error: Exception) -> str:
     """What went wrong, without the object names that urllib3 puts before it."""
     reason = getattr(error, "reason", None) or error
+    if isinstance(reason, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in str(reason):
+        match = _VERIFY_FAILED.search(str(reason))
+        why = match[1] if match else "it cannot be verified"
+        cure = "uplink.ca_file to its CA, or uplink.url to a name in the certificate"
+        if "not yet valid" in why or "expired" in why:
+            cure = "this machine's clock, or renew the certificate"
+        return f"the cloud's certificate is not trusted ({why}): set {cure}"
     if isinstance(reason, urllib3.exceptions.HTTPError) and len(reason.args) > 1:  # its cause stands behind
         reason = reason.args[0]
     text = str(reason).rsplit(">: ", 1)[-1].split("): ", 1)[-1]
