@@ -38,7 +38,6 @@ class UplinkConfig:
     plaintext_hosts: tuple[str, ...] = ()
     ca_file: Path | None = None
     models_url: str = ""
-    ca_file: Path | None = None  # the CA that the cloud's certificate must be of; None = those that this system trusts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
