@@ -30,7 +30,7 @@ from edge.packs import Packs
 from edge.page.server import serve_page
 from edge.sources.can import SourceError, source_of
 from edge.status import RUNNING_FILE, agent_status
-from edge.transport import HttpTransport
+from edge.transport import transport_of
 from edge.uplink import Uplink, UplinkSettings
 from edge.watchdog import Pulse, Systemd, keep_told
 from shared.errors import ConfigError
@@ -57,8 +57,10 @@ class Agent:
         self.config = config
         self.lanes = build_lanes(config)
         self.clock = Clock(config.clock)
-        transport = _transport(config)
+        transport = transport_of(config.uplink, config.device)
         with contextlib.ExitStack() as opened:
+            if transport is not None:
+                opened.callback(transport.close)
             self.outbox = Outbox(
                 config.device,
                 config.outbox.cold_dir,
@@ -241,14 +243,6 @@ async def _until_signal(agent: Agent) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await agent.run(stop)
-
-
-def _transport(config: Config) -> HttpTransport | None:
-    uplink = config.uplink
-    if not uplink.url:
-        return None
-    ca_file = str(uplink.ca_file) if uplink.ca_file else None
-    return HttpTransport(uplink.url, token=uplink.token, plaintext_hosts=uplink.plaintext_hosts, ca_file=ca_file)
 
 
 async def _next_tick() -> None:

@@ -264,13 +264,12 @@ def _mapping_and_pack(args: argparse.Namespace, config: Config | None) -> tuple[
 
 
 def _transport(config: Config) -> Any:
-    from edge.transport import HttpTransport
+    from edge.transport import transport_of
 
-    if not config.uplink.url:
+    transport = transport_of(config.uplink, config.device, announce=False)
+    if transport is None:
         raise ConfigError(f"{config.path}: [uplink] url is not set: say where to send, or write a file with -o")
-    uplink = config.uplink
-    ca_file = str(uplink.ca_file) if uplink.ca_file else None
-    return HttpTransport(uplink.url, token=uplink.token, plaintext_hosts=uplink.plaintext_hosts, ca_file=ca_file)
+    return transport
 
 
 def _tell(notes: Any, out: TextIO) -> None:

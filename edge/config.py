@@ -144,17 +144,35 @@ def _override(table: Table, key: str, environ: Mapping[str, str], variable: str)
 def _uplink(table: Table, folder: Path, environ: Mapping[str, str]) -> UplinkConfig:
     url = table.text("url", "")
     mode = table.choice("mode", "normal", among=tuple(MODES))
-    token_file = table.text("token_file", "")
+    token = _secret(table, "token_file", folder)
     ca_file = _file(table, "ca_file", folder)
+    models_url = table.text("models_url", "")
     table.done()
-    token = ""
-    if token_file:
-        try:
-            token = (folder / token_file).read_text("utf-8").strip()
-        except OSError as error:
-            raise table.fail("token_file", f'= "{token_file}" cannot be read: {error.strerror}') from None
-    hosts = environ.get("ALLOW_PLAINTEXT_HOSTS", "").replace(",", " ").split()
-    return UplinkConfig(url=url, mode=mode, token=token, plaintext_hosts=tuple(hosts), ca_file=ca_file)
+    return UplinkConfig(
+        url=url,
+        mode=mode,
+        token=token,
+        plaintext_hosts=_plaintext_hosts(environ),
+        ca_file=ca_file,
+        models_url=models_url,
+    )
+
+
+def _plaintext_hosts(environ: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(environ.get("ALLOW_PLAINTEXT_HOSTS", "").replace(",", " ").split())
+
+
+def _secret(table: Table, key: str, folder: Path) -> str:
+    """The content of the file that `key` names; "" when the key is left out."""
+    name = table.text(key, "")
+    if not name:
+        return ""
+    try:
+        return (folder / name).read_text("utf-8").strip()
+    except OSError as error:
+        raise table.fail(key, f'= "{name}" cannot be read: {error.strerror}') from None
+    except UnicodeDecodeError:
+        raise table.fail(key, f'= "{name}" is not text') from None
 
 
 def _outbox(table: Table, folder: Path, device: str) -> OutboxConfig:

@@ -132,7 +132,14 @@ def _root(config: Config) -> bytes | None:
 
 def _origin(config: Config) -> Origin | None:
     uplink = config.uplink
-    if not uplink.url:
+    url = uplink.models_url or uplink.url
+    over_mqtt = url.startswith("mqtt")
+    if not uplink.url or (over_mqtt and config.trust_root is None):
         return None
+    if over_mqtt:
+        raise ConfigError(
+            f"{config.path}: models do not come through a broker: set [uplink] models_url to the cloud's https "
+            "address, or leave out trust_root"
+        )
     ca_file = str(uplink.ca_file) if uplink.ca_file else None
-    return Origin(url=uplink.url, token=uplink.token, plaintext_hosts=uplink.plaintext_hosts, ca_file=ca_file)
+    return Origin(url=url, token=uplink.token, plaintext_hosts=uplink.plaintext_hosts, ca_file=ca_file)

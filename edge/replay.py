@@ -17,7 +17,7 @@ from edge.clock import Clock, kernel_boot_id
 from edge.outbox import Outbox
 from edge.outbox_inspect import tables
 from edge.outbox_records import Measured, Record
-from edge.transport import HttpTransport
+from edge.transport import Transport
 from edge.uplink import Uplink, UplinkSettings
 from shared.block import block_of
 from shared.errors import PacktwinError
@@ -97,7 +97,7 @@ def send_samples(
     *,
     device: str,
     boot: int,
-    transport: HttpTransport,
+    transport: Transport,
     clock: Clock,
     shown: Callable[[int, str], None],
     most_pending: int = MOST_PENDING,

@@ -187,24 +187,35 @@ class HttpTransport:
 
 def checked_origin(url: str, token: str, plaintext_hosts: Collection[str]) -> tuple[urllib3.util.Url, str]:
     """(origin, path before /device/v1); ConfigError where the address must not be used."""
+    origin = checked_address(url, "http", token, plaintext_hosts)
+    return origin, (origin.path or "").rstrip("/")
+
+
+def checked_address(url: str, plain: str, token: str, plaintext_hosts: Collection[str]) -> urllib3.util.Url:
+    """The parts of uplink.url, whose scheme is `plain` or `plain`s; ConfigError where it must not be used.
+
+    Clear text only to this machine and to `plaintext_hosts`; beyond this machine never without a token.
+    """
     try:
-        origin = urllib3.util.parse_url(url)
-        query = urlsplit(url).query or urlsplit(url).fragment or origin.auth
+        address = urllib3.util.parse_url(url)
+        query = urlsplit(url).query or urlsplit(url).fragment or address.auth
     except (urllib3.exceptions.LocationParseError, ValueError):
-        origin, query = urllib3.util.Url(), None
-    if origin.scheme not in ("http", "https") or not origin.host or query:
-        raise ConfigError(f'uplink.url = "{url}" must look like https://cloud.example (http:// only to this machine)')
-    host = origin.host.strip("[]").lower()
-    if origin.scheme == "http" and not plain_is_allowed(host, plaintext_hosts):
+        address, query = urllib3.util.Url(), None
+    if address.scheme not in (plain, f"{plain}s") or not address.host or query:
         raise ConfigError(
-            f'uplink.url = "{url}" would send in clear text: use https://, '
+            f'uplink.url = "{url}" must look like {plain}s://cloud.example ({plain}:// only to this machine)'
+        )
+    host = address.host.strip("[]").lower()
+    if address.scheme == plain and not plain_is_allowed(host, plaintext_hosts):
+        raise ConfigError(
+            f'uplink.url = "{url}" would send in clear text: use {plain}s://, '
             f"or name {host} in ALLOW_PLAINTEXT_HOSTS if the network between is your own"
         )
     if not is_loopback(host) and not token:
         raise ConfigError(f'uplink.url = "{url}" leaves this machine: set uplink.token_file to the device\'s token')
     if any(not 0x20 < ord(char) < 0x7F for char in token):
         raise ConfigError("uplink.token_file holds more than one token: keep just the one that `device add` printed")
-    return origin, (origin.path or "").rstrip("/")
+    return address
 
 
 def check_ca(ca_file: str | None) -> None:

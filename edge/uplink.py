@@ -13,7 +13,7 @@ import numpy as np
 from edge.clock import Clock
 from edge.outbox import Outbox, OutboxError
 from edge.outbox_records import Taken, only
-from edge.transport import Desired, Forbidden, HttpTransport, Refused, Unavailable
+from edge.transport import Desired, Forbidden, Refused, Transport, Unavailable
 from shared.batch import Batch
 from shared.records import MODES, Receipt, Rejected
 from shared.wire import encode_batch
@@ -74,7 +74,7 @@ class Uplink:
     def __init__(
         self,
         outbox: Outbox,
-        transport: HttpTransport,
+        transport: Transport,
         clock: Clock,
         settings: UplinkSettings,
         *,

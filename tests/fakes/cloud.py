@@ -122,6 +122,9 @@ class DirectTransport:
             raise Unavailable("nobody answers")
         return Desired(self.desired_mode, None, self.date_ns, 1_000_000_000)
 
+    def told(self) -> None:
+        """As HttpTransport.told."""
+
     def close(self) -> None:
         """Nothing is open."""
 
