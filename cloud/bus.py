@@ -69,6 +69,9 @@ class Bus(Protocol):
         """Finishes what waits, if that goes in time; the rest is answered with BusAway."""
         ...
 
-    async def submit(self, batch: Batch) -> Receipt:
-        """The Receipt of a Batch, once it is durable. BusAway when that cannot be now."""
+    async def submit(self, batch: Batch, body: bytes | None = None) -> Receipt:
+        """The Receipt of a Batch, once it is durable. BusAway when that cannot be now.
+
+        body: the bytes that the Batch was decoded from (protobuf), where there are such; saves encoding it again.
+        """
         ...

@@ -81,7 +81,7 @@ class DirectBus:
         self._fail(self._take_all(), "the server is stopping")
         await asyncio.sleep(0)  # lets the answers above reach those who wait
 
-    async def submit(self, batch: Batch) -> Receipt:
+    async def submit(self, batch: Batch, body: bytes | None = None) -> Receipt:
         """The Receipt of a Batch, once it is durable. BusAway when the database is away or too much waits already."""
         if self._loop is None or self._stopping:
             raise BusAway("the server is stopping")

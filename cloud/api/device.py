@@ -58,8 +58,8 @@ async def batches(request: Request) -> Response:
     state = state_of(request)
     try:
         kind = content_kind(request)
-        batch = await _read_batch(request, kind)
-        receipt = await _submit(state, batch)
+        batch, body = await _read_batch(request, kind)
+        receipt = await _submit(state, batch, body if kind == _PROTOBUF else None)
     except Refused as refused:
         state.metrics.uploads.labels(refused.reason or str(refused.status)).inc()
         headers = {"retry-after": str(refused.retry_after_s)} if refused.retry_after_s is not None else None
@@ -111,20 +111,21 @@ async def read_body(request: Request, limit: int = MAX_BODY_BYTES) -> bytes:
     return b"".join(chunks)
 
 
-async def _read_batch(request: Request, kind: str) -> Batch:
+async def _read_batch(request: Request, kind: str) -> tuple[Batch, bytes]:
     body = await read_body(request)
     decode = _DECODERS[kind]
     try:
-        return decode(body) if len(body) <= _INLINE_BYTES else await asyncio.to_thread(decode, body)
+        batch = decode(body) if len(body) <= _INLINE_BYTES else await asyncio.to_thread(decode, body)
+        return batch, body
     except WireError as error:
         log.info("upload refused bytes=%d reason=%s: %s", len(body), error.reason, error)
         status = 413 if error.reason == "too_large" else 400
         raise Refused(status, f"{error}.", error.reason) from error
 
 
-async def _submit(state: State, batch: Batch) -> Receipt:
+async def _submit(state: State, batch: Batch, body: bytes | None) -> Receipt:
     try:
-        receipt = await state.bus.submit(batch)
+        receipt = await state.bus.submit(batch, body)
     except BusAway as error:
         log.warning("upload kept waiting device=%s boot=%s: %s", batch.device, boot_hex(batch.boot), error)
         sentence = "The database is down or busy; nothing was taken, send it again later."
