@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 from shared.errors import ConfigError
@@ -79,6 +80,19 @@ def claim(
         if port not in taken and is_free(port):
             return port
     raise ConfigError(f"no free port from {default} to {default + 99}; set {setting}")
+
+
+def claim_all(wanted: Mapping[str, tuple[int | None, int]], taken: frozenset[int] = frozenset()) -> Mapping[str, int]:
+    """Returns a port for each setting: wanted = {setting: (explicit or None, default)}, all of them different.
+
+    A busy default moves, but never to what another setting has by default: a moved one must not make the next move.
+    """
+    ours = {name: explicit if explicit is not None else default for name, (explicit, default) in wanted.items()}
+    found: dict[str, int] = {}
+    for name, (explicit, default) in wanted.items():
+        others = {port for other, port in ours.items() if other != name}
+        found[name] = claim(name, explicit, default, taken=taken | others | set(found.values()))
+    return found
 
 
 def require_free(setting: str, port: int, host: str = "127.0.0.1") -> None:

@@ -17,6 +17,7 @@ from shared.errors import PacktwinError
 BACKOFF_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 STEADY_S = 60.0  # a child that lived this long starts its backoff anew
 LOG_BYTES = 20 * 2**20
+CANNOT = 2  # exit code of our own commands: as things are it will not go, and another try changes nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,8 @@ class Service:
     polite: signal.Signals = signal.SIGTERM
     start_s: float = 60.0  # how long the first start may take
     health: str = ""  # for `make status`: a URL, or `` = alive is all that can be asked
+    optional: bool = False  # the others go on without it, and nobody waits for it long
+    missing: str = ""  # why it cannot run here and how to get it; `` = nothing is missing
 
 
 class Child:
@@ -43,6 +46,7 @@ class Child:
     def __init__(self, service: Service, log: Path) -> None:
         self.service, self.log = service, log
         self.restarts = 0
+        self.problem = service.missing  # why it is not tried, or not again; `` = it is
         self._popen: subprocess.Popen[bytes] | None = None
         self._started_s = self._retry_s = 0.0
         self._tries = 0
@@ -54,7 +58,7 @@ class Child:
 
     def start(self, now_s: float) -> None:
         """Starts the process; a command of [] has none."""
-        if not self.service.command:
+        if not self.service.command or self.problem:
             return
         self._popen = spawn(
             self.service.command,
@@ -73,8 +77,11 @@ class Child:
     def step(self, now_s: float) -> str | None:
         """Starts a dead child again when its pause is over. Returns a sentence when something happened."""
         code = self.exit_code()
-        if code is None:
+        if code is None or self.problem:
             return None
+        if self.service.optional and code == CANNOT:
+            self.problem = last_words(self.log).removeprefix("packtwin: ")
+            return f"{self.service.name} is left out: {self.problem}"
         if self._retry_s == 0.0:
             self._tries = 0 if now_s - self._started_s > STEADY_S else self._tries
             pause_s = BACKOFF_S[min(self._tries, len(BACKOFF_S) - 1)]

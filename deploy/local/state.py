@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -21,8 +21,9 @@ class Running:
     name: str
     address: str
     process: Identity | None  # None = none of ours (your own database), or waiting to be started again
-    health: str  # what to ask: http://..., the word `database`, or `` = being alive is all
+    health: str  # what to ask: http://..., mqtt://..., kafka://..., or `` = being alive is all
     restarts: int
+    problem: str = ""  # why it does not run here and what to do; `` = it does
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,7 @@ class State:
     api_url: str
     database: dict[str, str]  # DB_HOST, DB_PORT, DB_NAME, DB_USER; the password is in secrets.env or the environment
     services: tuple[Running, ...]
+    environment: dict[str, str] = field(default_factory=dict)  # what a command on this stack is told, no secrets
 
 
 def write(path: Path, state: State) -> None:
@@ -54,6 +56,7 @@ def read(path: Path) -> State | None:
                 Running(**{**service, "process": service["process"] and Identity(**service["process"])})
                 for service in raw["services"]
             ),
+            environment=raw.get("environment", {}),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -18,6 +18,7 @@ from shared.errors import PacktwinError
 
 TICK_S = 0.2
 LOG_CHECK_S = 30.0
+PATIENCE_S = 20.0  # how long the start waits for optional services in all; later ones say when they are ready
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -38,6 +39,7 @@ class Supervisor:
         logs.mkdir(parents=True, exist_ok=True)
         self._children = [Child(service, logs / f"{service.name}.log") for service in services]
         self._say, self._publish = say, publish
+        self._late: list[Child] = []  # optional ones that are not ready yet
         self._stop = threading.Event()
 
     def on_signals(self) -> None:
@@ -50,17 +52,41 @@ class Supervisor:
             signal.signal(number, ask)
 
     def start(self) -> None:
-        """Starts the services one after the other, each when the one before answers.
+        """Starts the services one after the other, each when the one before answers; optional ones side by side.
 
         PacktwinError: one ended or did not answer in time, with its last words. Stopped: a signal came.
         """
         for child in self._children:
+            self._begin(child)
+            self._announce()
+            if child.problem:
+                continue
+            if child.service.optional:
+                self._late.append(child)
+                continue
+            self._await(child)
+            self._tell_ready(child)
+        deadline = time.monotonic() + PATIENCE_S
+        while self._late and time.monotonic() < deadline and not self._stop.wait(0.05):
+            self._look_after()
+        if self._stop.is_set():
+            raise Stopped
+        self._announce()
+
+    def _begin(self, child: Child) -> None:
+        if child.problem:
+            return
+        try:
             child.service.prepare()
             child.start(time.monotonic())
-            self._announce()
-            self._await(child)
-            self._say(f"{child.service.name:<9} {child.service.address}")
-        self._announce()
+        except PacktwinError as error:
+            if not child.service.optional:
+                raise
+            child.problem = str(error)
+            self._say(f"{child.service.name} is left out: {error}")
+
+    def _tell_ready(self, child: Child) -> None:
+        self._say(f"{child.service.name:<9} {child.service.address}")
 
     def _await(self, child: Child) -> None:
         deadline = time.monotonic() + child.service.start_s
@@ -80,16 +106,25 @@ class Supervisor:
         """Restarts what dies until a signal comes."""
         next_log_check_s = 0.0
         while not self._stop.wait(TICK_S):
+            self._look_after()
             now_s = time.monotonic()
-            for child in self._children:
-                said = child.step(now_s)
-                if said is not None:
-                    self._say(said)
-                    self._announce()
             if now_s >= next_log_check_s:
                 next_log_check_s = now_s + LOG_CHECK_S
                 for child in self._children:
                     child.bound_log()
+
+    def _look_after(self) -> None:
+        """Starts again what died; says of each optional service once that it is ready."""
+        for child in self._children:
+            said = child.step(time.monotonic())
+            if said is not None:
+                self._say(said)
+                self._announce()
+        for child in list(self._late):
+            if child.problem or (child.identity and child.service.ready()):
+                self._late.remove(child)
+                if not child.problem:
+                    self._tell_ready(child)
 
     def stop(self) -> None:
         """Ends all, the last started first; a second signal does not disturb it."""
@@ -107,6 +142,7 @@ class Supervisor:
                     process=child.identity,
                     health=child.service.health,
                     restarts=child.restarts,
+                    problem=child.problem,
                 )
                 for child in self._children
             ]
