@@ -5,13 +5,25 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cloud import config as cloud_config
 from shared.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
+STACKS = ("small", "full")
+FULL_PORTS: Mapping[str, int] = {
+    "MQTT_PORT": 1883,
+    "MLFLOW_PORT": 5000,
+    "S3_PORT": 9000,
+    "PROMETHEUS_PORT": 9090,
+    "ALERTMANAGER_PORT": 9093,
+    "GRAFANA_PORT": 3000,
+    "INGEST_METRICS_PORT": 9101,
+    "GATEWAY_METRICS_PORT": 9102,
+}
+"""The settings of the ports that STACK=full adds, with their defaults."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +36,8 @@ class Settings:
     edge_port: int | None
     metrics_port: int | None
     cars: int
+    full: bool = False  # STACK=full: with the servers that other software expects
+    ports: Mapping[str, int | None] = field(default_factory=dict)  # by setting, of the servers of STACK=full
     environment: Mapping[str, str]  # for the children: `.env` under the environment
 
 
@@ -42,6 +56,7 @@ def read_settings(environment: Mapping[str, str], env_file: Path = ROOT / ".env"
             meant = f"; did you mean {near[0]}?" if near else "; .env.example lists them all"
             raise ConfigError(f"{env_file.name}: {name} is not a setting{meant}")
     merged = {**written, **environment}
+    full = _stack(merged) == "full"
     settings = Settings(
         external=bool(merged.get("DB_HOST")),
         db_port=_whole(merged, "DB_PORT", 65535),
@@ -49,11 +64,20 @@ def read_settings(environment: Mapping[str, str], env_file: Path = ROOT / ".env"
         edge_port=_whole(merged, "EDGE_PORT", 65535),
         metrics_port=_whole(merged, "METRICS_PORT", 65535),
         cars=_whole(merged, "CARS", 99) or 3,
+        full=full,
+        ports={name: _whole(merged, name, 65535) for name in FULL_PORTS} if full else {},
         environment=merged,
     )
     if settings.cloud.api_port == 0:
         raise ConfigError("API_PORT=0 is no address for a browser; set a port from 1 to 65535")
     return settings
+
+
+def _stack(merged: Mapping[str, str]) -> str:
+    value = merged.get("STACK") or "small"
+    if value not in STACKS:
+        raise ConfigError(f"STACK={value!r} is not one of {', '.join(STACKS)}; correct the setting")
+    return value
 
 
 def _whole(merged: Mapping[str, str], name: str, highest: int) -> int | None:
