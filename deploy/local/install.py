@@ -17,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "requirements.lock"
+EDGE_LOCK = ROOT / "deploy" / "edge" / "requirements.txt"
 # The page is moving after this; nothing else belongs into the minute a newcomer waits.
 SETS: Mapping[str, tuple[str, ...]] = {
     "run": ("edge", "cloud", "local"),
@@ -87,10 +88,13 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> None:
 
 
 def write_lock(told: Mapping[str, str]) -> None:
-    """Writes the lock anew: every extra and the installer's tools, all platforms, no addresses."""
+    """Writes the lock anew: every extra and the installer's tools, all platforms, no addresses; then the agent's part."""
     everything = ["pyproject.toml", "--all-extras", "--group", "install", "--universal", "--python-version", "3.11"]
     plain = ["--generate-hashes", "--no-emit-index-url", "--no-header", "--no-annotate", "-q", "--upgrade"]
     run([*uv(), "pip", "compile", *everything, *plain, "-o", LOCK.name], told)
+    # pip on a Pi checks hashes of a flat list only.
+    agent = ["pyproject.toml", "--extra", "edge", "--universal", "--python-version", "3.11", "-c", LOCK.name]
+    run([*uv(), "pip", "compile", *agent, *plain, "-o", str(EDGE_LOCK)], told)
 
 
 def main(arguments: Sequence[str]) -> None:
