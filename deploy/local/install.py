@@ -88,7 +88,7 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> None:
 
 
 def write_lock(told: Mapping[str, str]) -> None:
-    """Writes the lock anew: every extra and the installer's tools, all platforms, no addresses; then the agent's part."""
+    """Writes the lock anew: every extra and the installer's tools, all platforms, no addresses; then the agent's."""
     everything = ["pyproject.toml", "--all-extras", "--group", "install", "--universal", "--python-version", "3.11"]
     plain = ["--generate-hashes", "--no-emit-index-url", "--no-header", "--no-annotate", "-q", "--upgrade"]
     run([*uv(), "pip", "compile", *everything, *plain, "-o", LOCK.name], told)
