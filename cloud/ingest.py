@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,11 @@ import psycopg
 from cloud.config import Config
 from cloud.db import Connection, partitions, telemetry
 from cloud.ingest_rows import Origin, Rows, gather, readings
+from cloud.spans import Spans, inside, repeats, spans_of
 from shared.alerts import END_OF_LIFE
 from shared.batch import Batch, ranges
 from shared.block import NO_TIME, Ints, Layout, SampleBlock
+from shared.errors import PacktwinError
 from shared.records import Estimate, Event, Receipt, Rejected, Session, Single
 
 log = logging.getLogger(__name__)
@@ -34,7 +36,6 @@ _PACKS_KEPT_NS: Final = MINUTE_NS
 _DETAIL_CHARS: Final = 200
 _TRIES: Final = 3
 
-Spans = list[tuple[int, int]]
 _Part = tuple[Origin, SampleBlock]
 
 
@@ -52,6 +53,18 @@ class Outcome:
     written: int
     duplicates: int
     rejected: int
+
+
+class Beside(Protocol):
+    """What a bus does in the transaction of its Batches. A PacktwinError that it raises is no Batch's fault."""
+
+    def begin(self, first: int, end: int) -> None:
+        """The transaction writes the Batches first, first + 1 ... end - 1 of those given to `write_each`."""
+        ...
+
+    def bury(self, index: int, detail: str) -> str | None:
+        """This Batch is rejected whole as malformed; where it can be found (the origin of its rejects)."""
+        ...
 
 
 @dataclass(slots=True)
@@ -105,13 +118,16 @@ class Ingest:
         self._days: set[date] = set()
         telemetry.keep_bands(conn, config.bands)
 
-    def write_each(self, batches: Sequence[Batch]) -> list[Outcome]:
-        """As `write`; a Batch that the database cannot take at all is rejected as malformed and stops no other."""
+    def write_each(self, batches: Sequence[Batch], beside: Beside | None = None, offset: int = 0) -> list[Outcome]:
+        """As `write`; a Batch that the database cannot take at all is rejected as malformed and stops no other.
+
+        offset: how `beside` counts the first Batch.
+        """
         if not batches:
             return []
         for attempt in range(_TRIES):
             try:
-                return self.write(batches)
+                return self.write(batches, beside, offset)
             except Exception as error:
                 self._forget()
                 collided = isinstance(error, psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure)
@@ -122,22 +138,25 @@ class Ingest:
                     break
         if len(batches) == 1:
             log.exception("batch of %s cannot be written, rejected as malformed", batches[0].device, exc_info=poison)
-            return [self._reject_whole(batches[0], poison)]
+            return [self._reject_whole(batches[0], poison, beside, offset)]
         middle = len(batches) // 2
-        return self.write_each(batches[:middle]) + self.write_each(batches[middle:])
+        first_half = self.write_each(batches[:middle], beside, offset)
+        return first_half + self.write_each(batches[middle:], beside, offset + middle)
 
-    def write(self, batches: Sequence[Batch]) -> list[Outcome]:
+    def write(self, batches: Sequence[Batch], beside: Beside | None = None, offset: int = 0) -> list[Outcome]:
         """Writes all in one transaction; an Outcome for each. After any exception nothing is written."""
         now_ns = self._clock()
         window = self._window(now_ns)
         self._ensure_days(batches, window)
         with self._conn.transaction():
+            if beside is not None:
+                beside.begin(offset, offset + len(batches))
             sorted_out = self._sorted_out(batches, window, now_ns)
             self._write_samples([part for one in sorted_out for part in one.parts], window, now_ns)
             telemetry.add_singles(self._conn, [single for one in sorted_out for single in one.singles])
             telemetry.add_rejects(
                 self._conn,
-                [(one.device_key, one.boot, *span, None) for one in sorted_out for span in one.refused_spans()],
+                [(one.device_key, one.boot, *span, None, None) for one in sorted_out for span in one.refused_spans()],
             )
         t_ns = self._clock()
         return [_outcome(one, t_ns) for one in sorted_out]
@@ -166,25 +185,22 @@ class Ingest:
         return found
 
     def _claim(self, batches: Sequence[Batch]) -> list[_Sorted]:
-        """Claims all seq. Batches of the same boot take turns, so that each sees what those before it had claimed."""
+        """Claims all seq. Batches of the same boot take turns: each repeats what those before it have claimed."""
         unknown = {batch.device for batch in batches} - self._devices.keys()
         if unknown:
             self._devices |= telemetry.device_keys(self._conn, unknown)
-        rounds: list[dict[tuple[int, int], _Sorted]] = []
+        boots: dict[tuple[int, int], list[_Sorted]] = {}
         found = []
         for batch in batches:
             seqs = batch.seqs()
-            one = _Sorted(batch, self._devices[batch.device], telemetry.signed(batch.boot), seqs, _spans(seqs))
+            one = _Sorted(batch, self._devices[batch.device], telemetry.signed(batch.boot), seqs, spans_of(seqs))
             found.append(one)
-            for claims in rounds:
-                if claims.setdefault((one.device_key, one.boot), one) is one:
-                    break
-            else:
-                rounds.append({(one.device_key, one.boot): one})
-        for claims in rounds:
-            rows = [(*key, *span) for key, one in claims.items() for span in one.spans]
-            for key, spans in telemetry.claim_ranges(self._conn, *np.array(rows, np.int64).T.copy()).items():
-                claims[key].repeated = spans
+            boots.setdefault((one.device_key, one.boot), []).append(one)
+        rows = [(*key, *span) for key, ones in boots.items() for one in ones for span in one.spans]
+        claimed = telemetry.claim_ranges(self._conn, *np.array(rows, np.int64).T.copy())
+        for key, ones in boots.items():
+            for one, repeated in zip(ones, repeats([one.spans for one in ones], claimed.get(key, [])), strict=True):
+                one.repeated = repeated
         for one in found:
             if one.repeated:
                 hull = (one.repeated[0][0], one.repeated[-1][1])
@@ -213,7 +229,7 @@ class Ingest:
 
     def _sort_out(self, one: _Sorted, window: _Window, all_in_time: bool) -> None:
         for block in one.batch.blocks:
-            fresh = block if not one.repeated else _chosen(block, ~_inside(block.seq, one.repeated))
+            fresh = block if not one.repeated else _chosen(block, ~inside(block.seq, one.repeated))
             if not len(fresh):
                 continue
             reason = self._refusal(block.pack_id, one.device_key)
@@ -224,7 +240,7 @@ class Ingest:
             if len(good):
                 one.parts.append((Origin(one.device_key, one.boot, self._packs[block.pack_id][0]), good))
         for record in one.batch.singles():
-            if one.repeated and _inside(np.array([record.seq]), one.repeated)[0]:
+            if one.repeated and inside(np.array([record.seq]), one.repeated)[0]:
                 continue
             pack_key, reason = None, None
             if isinstance(record, Estimate | Event | Session):  # a Gap or a Report speaks of the device, at any time
@@ -266,14 +282,16 @@ class Ingest:
         """Keys given in a transaction that was rolled back, or by a database that was replaced, are nobody's."""
         self._devices, self._packs, self._extra_layouts, self._days = {}, {}, {}, set()
 
-    def _reject_whole(self, batch: Batch, error: Exception) -> Outcome:
+    def _reject_whole(self, batch: Batch, error: Exception, beside: Beside | None, index: int) -> Outcome:
         detail = " ".join(str(error).split()).replace("\0", "")[:_DETAIL_CHARS]
         with self._conn.transaction():
+            if beside is not None:
+                beside.begin(index, index + 1)
             one = self._claim([batch])[0]
-            one.refuse("malformed", one.seqs[~_inside(one.seqs, one.repeated)])
-            telemetry.add_rejects(
-                self._conn, [(one.device_key, one.boot, *span, detail) for span in one.refused_spans()]
-            )
+            one.refuse("malformed", one.seqs[~inside(one.seqs, one.repeated)])
+            spans = one.refused_spans()
+            origin = beside.bury(index, detail) if beside is not None and spans else None
+            telemetry.add_rejects(self._conn, [(one.device_key, one.boot, *span, detail, origin) for span in spans])
         return _outcome(one, self._clock())
 
 
@@ -282,13 +300,13 @@ def _is_poison(error: Exception) -> bool:
     if isinstance(error, psycopg.Error):
         limits = psycopg.errors.ProgramLimitExceeded
         return isinstance(error, psycopg.DataError | psycopg.IntegrityError | limits)
-    return not isinstance(error, MemoryError | OSError)
+    return not isinstance(error, MemoryError | OSError | PacktwinError)
 
 
 def _outcome(one: _Sorted, t_ns: int) -> Outcome:
     refused = one.refused_spans()
     rejected = sum(last - first + 1 for first, last, _ in refused)
-    duplicates = int(_inside(one.seqs, one.repeated).sum()) if one.repeated else 0
+    duplicates = int(inside(one.seqs, one.repeated).sum()) if one.repeated else 0
     refused += one.refused_before
     return Outcome(
         device=one.batch.device,
@@ -348,21 +366,6 @@ def _time_refusal(record: Estimate | Event | Session, window: _Window) -> str | 
     reason = window.reason(record.t_ns)
     lasting = isinstance(record, Session) or (isinstance(record, Event) and record.code == END_OF_LIFE)
     return None if lasting and reason == "too_old" else reason
-
-
-def _spans(seqs: Ints) -> Spans:
-    first, last = int(seqs[0]), int(seqs[-1])
-    return [(first, last)] if last - first + 1 == seqs.size else ranges(seqs)
-
-
-def _inside(seqs: Ints, spans: Spans) -> npt.NDArray[np.bool_]:
-    """Which of `seqs` lie in one of the ascending ranges."""
-    if not spans:
-        return np.zeros(seqs.size, np.bool_)
-    bounds = np.array(spans, np.int64)
-    at = np.searchsorted(bounds[:, 0], seqs, side="right") - 1
-    inside: npt.NDArray[np.bool_] = (at >= 0) & (seqs <= bounds[at, 1])
-    return inside
 
 
 def _chosen(block: SampleBlock, chosen: npt.NDArray[np.bool_]) -> SampleBlock:

@@ -108,12 +108,14 @@ def rejected_between(conn: Connection, device_key: int, boot: int, first: int, l
     ).fetchall()
 
 
-def add_rejects(conn: Connection, rows: Sequence[tuple[int, int, int, int, str, str | None]]) -> None:
-    """Adds (device_key, boot, first, last, reason, detail)."""
+def add_rejects(conn: Connection, rows: Sequence[tuple[int, int, int, int, str, str | None, str | None]]) -> None:
+    """Adds (device_key, boot, first, last, reason, detail, origin)."""
+    if not rows:
+        return
     with conn.cursor() as cursor:
         cursor.executemany(
-            "INSERT INTO reject (device_key, boot, first_seq, last_seq, reason, detail)"
-            " VALUES (%s, %s, %s, %s, %s, %s)",
+            "INSERT INTO reject (device_key, boot, first_seq, last_seq, reason, detail, origin)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s)",
             rows,
         )
 
