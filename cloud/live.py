@@ -155,6 +155,11 @@ class Hub:
         """
         return any(device in (None, self._device_of.get(pack)) for pack in self._watched if pack is not None)
 
+    def watched_devices(self) -> frozenset[str]:
+        """All devices of which that is so. May be called from any thread."""
+        with self._lock:
+            return frozenset(self._device_of[pack] for pack in self._watched if pack in self._device_of)
+
     @property
     def readers(self) -> int:
         """The number of open streams."""
