@@ -1,4 +1,4 @@
-"""`python -m cloud`: migrate, api, ingest, pack, train, release. Exit 0 ok, 1 it failed, 2 bad usage or settings."""
+"""`python -m cloud`: migrate, api, ingest, device, pack, train, release. Exit 0 ok, 1 failed, 2 bad usage or settings."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ import psycopg
 
 from cloud import config as settings
 from cloud.config import Config
+from cloud.device_command import add_device, run_device
 from cloud.release_command import add_release, run_release
 from shared.errors import ConfigError, PacktwinError
 
 _EXAMPLES: Final = """examples:
   python -m cloud migrate                 bring the database's tables up to date
   python -m cloud api                     API, page and ingest on http://localhost:5001
+  python -m cloud device add my-box       a device's token, for one beyond this machine
   python -m cloud pack import packs.csv   what people know of their packs
   python -m cloud pack list
   python -m cloud train                   a model from simulated lives, into models/
@@ -50,6 +52,7 @@ def parser(training: bool = False) -> argparse.ArgumentParser:
     table = packs.add_parser("import", help="read a CSV table", description=_pack_columns())
     table.add_argument("file", type=Path, metavar="F.csv")
     packs.add_parser("list", help="print all packs as CSV")
+    add_device(commands)
     add_release(commands)
     _add_train(commands, training)
     return top
@@ -80,6 +83,8 @@ def _run(options: argparse.Namespace, config: Config) -> int:
         return 0
     if options.command == "ingest":
         raise ConfigError("with the direct bus the ingest runs inside the API process; start `python -m cloud api`")
+    if options.command == "device":
+        return run_device(options, config)
     if options.command == "release":
         return run_release(options, config)
     if options.command == "train":

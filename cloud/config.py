@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 
 from cloud.bands import Band, Bands
 from shared.errors import ConfigError
+from shared.hosts import plain_is_allowed
 from shared.records import MODES
 
 
@@ -65,8 +66,10 @@ class Access:
     tls_dir: Path = Path(".local/tls")
     cert_file: Path | None = None
     key_file: Path | None = None
+    tls_names: tuple[str, ...] = ()
+    """Further names and addresses by which other machines reach this one; for the certificate that is made."""
     plaintext_hosts: tuple[str, ...] = ()
-    """Addresses to listen on without TLS although they are not loopback: a private network of one's own."""
+    """What may be listened on, and called, without TLS although it is not loopback: a private network of one's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,7 @@ SETTINGS: Final = frozenset(
     {"API_HOST", "API_PORT", "AUTO_REGISTER", "BAND_TEMPERATURE_COLD", "UPLINK_MODE"}
     | {"BUS", "KAFKA_BOOTSTRAP", "KAFKA_REPLICATION", "EARLIER_KAFKA"}
     | {f"MQTT_{name}" for name in ("HOST", "PORT", "USER", "PASSWORD", "CA_FILE", "PASSWORD_FILE")}
-    | {"API_TOKEN", "TLS_DIR", "API_CERT_FILE", "API_KEY_FILE", "ALLOW_PLAINTEXT_HOSTS"}
+    | {"API_TOKEN", "TLS_DIR", "TLS_NAMES", "API_CERT_FILE", "API_KEY_FILE", "ALLOW_PLAINTEXT_HOSTS"}
     | {"METRICS_HOST", "INGEST_METRICS_PORT", "GATEWAY_METRICS_PORT"}
     | {"KEYS_DIR", "MODELS_DIR", "RELEASE_DIR"}
     | {f"DB_{name}" for name in ("HOST", "PORT", "NAME", "USER", "PASSWORD")}
@@ -140,7 +143,7 @@ def load(environ: Mapping[str, str], env_file: Path | None = None) -> Config:
         ),
         mqtt=_mqtt(values),
         access=_access(values),
-        metrics_host=values.text("METRICS_HOST", none.metrics_host),
+        metrics_host=_metrics_host(values),
         ingest_metrics_port=values.whole("INGEST_METRICS_PORT", none.ingest_metrics_port, 0, 65535),
         gateway_metrics_port=values.whole("GATEWAY_METRICS_PORT", none.gateway_metrics_port, 0, 65535),
         api_host=values.text("API_HOST", none.api_host),
@@ -201,8 +204,19 @@ def _access(values: _Values) -> Access:
         tls_dir=Path(values.text("TLS_DIR", str(none.tls_dir))),
         cert_file=cert_file,
         key_file=key_file,
-        plaintext_hosts=tuple(values.raw.get("ALLOW_PLAINTEXT_HOSTS", "").replace(",", " ").split()),
+        tls_names=values.words("TLS_NAMES"),
+        plaintext_hosts=values.words("ALLOW_PLAINTEXT_HOSTS"),
     )
+
+
+def _metrics_host(values: _Values) -> str:
+    host = values.text("METRICS_HOST", Config().metrics_host)
+    if not plain_is_allowed(host, values.words("ALLOW_PLAINTEXT_HOSTS")):
+        raise ConfigError(
+            f"METRICS_HOST={host} would show metrics to other machines without TLS and login: keep it on 127.0.0.1, "
+            f"or name {host} in ALLOW_PLAINTEXT_HOSTS if the network is your own"
+        )
+    return host
 
 
 def _retention(values: _Values) -> Retention:
@@ -250,6 +264,9 @@ class _Values:
     def file(self, name: str) -> Path | None:
         value = self.raw.get(name, "").strip()
         return Path(value) if value else None
+
+    def words(self, name: str) -> tuple[str, ...]:
+        return tuple(self.raw.get(name, "").replace(",", " ").split())
 
     def whole(self, name: str, default: int, lo: int, hi: int) -> int:
         def read(value: str) -> int:

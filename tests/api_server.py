@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 
 import httpx
 
+from cloud.api.entrance import prepared
 from cloud.api.process import assemble
 from cloud.api.serve import Server, bind
 from cloud.config import Config
@@ -46,15 +48,18 @@ class Api:
 
 @contextmanager
 def running_api(config: Config) -> Iterator[Api]:
-    """Serves `config` on 127.0.0.1 until the block ends."""
+    """Serves `config` on 127.0.0.1 until the block ends, by the door that its API_HOST makes."""
     listener = bind("127.0.0.1", 0)
     port = listener.getsockname()[1]
+    config, served = prepared(config)
     app, hub = assemble(config)
-    server = Server(app, hub.close)
+    server = Server(app, hub.close, served)
+    trust = ssl.create_default_context(cafile=str(config.access.tls_dir / "ca.pem")) if served else True
+    url = f"{'https' if served else 'http'}://127.0.0.1:{port}"
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
+        with httpx.Client(base_url=url, timeout=20, verify=trust) as client:
             yield Api(port, client, hub, server.stop)
     finally:
         server.stop()

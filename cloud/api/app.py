@@ -11,8 +11,10 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from cloud.api import device, docs, earlier, metrics, models, packs, stream
+from cloud.access import door_of
+from cloud.api import device, docs, earlier, login, metrics, models, packs, stream
 from cloud.api.answers import ApiProblem, on_failure, on_http, on_invalid, on_problem
+from cloud.api.gate import Gate
 from cloud.api.guard import Guard
 from cloud.api.page import Page
 from cloud.api.state import State
@@ -38,12 +40,14 @@ def build_app(state: State, lifespan: Lifespan, page: Page | None = None) -> ASG
         title="packtwin", version="1", description=_ABOUT, lifespan=run, docs_url=None, redoc_url=None,
         openapi_url="/openapi.json",
     )  # fmt: skip
-    app.state.packtwin = state
-    for part in (device, earlier, packs, models, stream, metrics, docs):
+    door = door_of(state.config)
+    gate = Gate(state.config.access.api_token, state.reader) if door.asks else None
+    app.state.packtwin, app.state.gate = state, gate
+    for part in (device, earlier, packs, models, stream, metrics, docs, login):
         app.include_router(part.router)
     app.router.default = page or Page()  # asked last, so that a wrong method on our own paths stays a 405
     app.add_exception_handler(ApiProblem, on_problem)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(Exception, on_failure)
-    return Guard(metrics.Timing(app, state.metrics.latency))
+    return Guard(metrics.Timing(app, state.metrics.latency), door, gate)

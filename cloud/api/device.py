@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from cloud.api import image
 from cloud.api.answers import ApiProblem, Json
+from cloud.api.gate import DEVICE
 from cloud.api.state import State, state_of
 from cloud.bus import BusAway
 from cloud.db import queries_release
@@ -59,6 +60,8 @@ async def batches(request: Request) -> Response:
     try:
         kind = content_kind(request)
         batch, body = await _read_batch(request, kind)
+        if foreign := _foreign(request, batch.device):
+            raise Refused(403, foreign, "not_yours")
         receipt = await _submit(state, batch, body if kind == _PROTOBUF else None)
     except Refused as refused:
         state.metrics.uploads.labels(refused.reason or str(refused.status)).inc()
@@ -74,6 +77,9 @@ async def desired(
 ) -> Json:
     """What the cloud wants of the device: its uplink mode (live while someone watches), and its model (null: keep)."""
     state = state_of(request)
+    if foreign := _foreign(request, device):
+        raise ApiProblem(403, foreign)
+    device = device or caller_of(request)
     known = device if device is not None and ID.fullmatch(device) else None
     try:
         mode, bundle = await asyncio.to_thread(state.reader.ask, queries_release.desired, known)
@@ -83,6 +89,18 @@ async def desired(
         mode = bundle = None
     live = "live" if state.hub.watches(device) else None
     return Json({"mode": live or mode or state.config.uplink_mode, "bundle": bundle})
+
+
+def caller_of(request: Request) -> str | None:
+    """The device whose token came with the request; None where no token is asked for, or a person asks."""
+    caller: str | None = request.scope.get(DEVICE)
+    return caller
+
+
+def _foreign(request: Request, device: str | None) -> str | None:
+    """Why the device whose token was sent may not speak for `device`; None = it may."""
+    caller = caller_of(request)
+    return None if caller is None or device in (None, caller) else f"This is {caller}'s token, not another device's."
 
 
 def content_kind(request: Request) -> str:

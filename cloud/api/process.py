@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from cloud import db, rollup
 from cloud.api.answers import ApiProblem
 from cloud.api.app import build_app
+from cloud.api.entrance import prepared
 from cloud.api.fleet import Fleet
 from cloud.api.metrics import Metrics
 from cloud.api.page import Page
@@ -29,6 +30,7 @@ from cloud.db.connect import DatabaseAway
 from cloud.ingest import Outcome
 from cloud.live import Hub
 from cloud.release import Renewal
+from cloud.watching import Watching
 
 log = logging.getLogger(__name__)
 
@@ -93,13 +95,16 @@ def assemble(config: Config, page: Page | None = None) -> tuple[ASGIApp, Hub]:
     bus = open_bus(config, committed)
     housekeeping = Housekeeping(config)
     renewal = Renewal(config)
+    watching = Watching(config, hub.watched_devices)
 
     @asynccontextmanager
     async def beside() -> AsyncIterator[None]:
         await bus.start()
         housekeeping.start()
         renewal.start()
+        watching.start()
         yield
+        watching.stop(0.0)
         renewal.stop(0.0)
         housekeeping.stop(0.0)
         await bus.stop(2.5)
@@ -110,7 +115,9 @@ def assemble(config: Config, page: Page | None = None) -> tuple[ASGIApp, Hub]:
 def run(config: Config) -> None:
     """Serves until SIGTERM or SIGINT. ConfigError when it cannot listen."""
     listener = bind(config.api_host, config.api_port)
+    config, served = prepared(config)
     app, hub = assemble(config)
     host, port = listener.getsockname()[:2]
-    log.info("packtwin API and page on http://%s:%d", f"[{host}]" if ":" in host else host, port)
-    Server(app, hub.close).run(sockets=[listener])
+    scheme = "https" if served else "http"
+    log.info("packtwin API and page on %s://%s:%d", scheme, f"[{host}]" if ":" in host else host, port)
+    Server(app, hub.close, served).run(sockets=[listener])

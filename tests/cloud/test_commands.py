@@ -68,7 +68,7 @@ def test_migrate_without_a_database_is_one_sentence(
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("API_PORT", "many"), ("DB_PORT", "0"), ("API_HOST", "0.0.0.0"), ("BAND_SOC_WARNING", "nan")],
+    [("API_PORT", "many"), ("DB_PORT", "0"), ("API_HOST", "192.0.2.7"), ("BAND_SOC_WARNING", "nan")],
 )
 def test_a_bad_setting_is_one_sentence_and_exit_2(
     settings: Database, setting: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
