@@ -1,4 +1,4 @@
-"""`python -m cloud`: migrate, api, ingest, device, pack, train, release. Exit 0 ok, 1 failed, 2 bad usage or settings."""
+"""`python -m cloud`: migrate, api, ingest, gateway, device, pack, train, release. Exit 0 ok, 1 failed, 2 wrong use."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ def parser(training: bool = False) -> argparse.ArgumentParser:
     commands.add_parser("api", help="serve API and page; takes the uploads, too")
     ingest = commands.add_parser("ingest", help="write what waits on the bus into the database")
     ingest.add_argument("--from-start", action="store_true", help="read the bus from its start again")
+    commands.add_parser("gateway", help="take what devices publish to the MQTT broker")
     pack = commands.add_parser("pack", help="what people know of their packs")
     packs = pack.add_subparsers(dest="pack_command", required=True, metavar="COMMAND")
     table = packs.add_parser("import", help="read a CSV table", description=_pack_columns())
@@ -80,6 +81,11 @@ def _run(options: argparse.Namespace, config: Config) -> int:
         from cloud.api import process
 
         process.run(config)
+        return 0
+    if options.command == "gateway":
+        from cloud import gateway_process
+
+        gateway_process.run(config)
         return 0
     if options.command == "ingest":
         raise ConfigError("with the direct bus the ingest runs inside the API process; start `python -m cloud api`")

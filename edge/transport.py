@@ -54,12 +54,16 @@ class Refused(PacktwinError):
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """What the cloud would like of this device. t_ns: the cloud's time as told beside it, good to error_ns."""
+    """What the cloud would like of this device. t_ns: the cloud's time as told beside it, good to error_ns.
+
+    asked: whether that was a question and its answer just now; False = it is what was told before.
+    """
 
     mode: str | None
     bundle: str | None
     t_ns: int | None
     error_ns: int
+    asked: bool = True
 
 
 class Transport(Protocol):

@@ -26,6 +26,7 @@ _LONGEST_WAIT_S: Final = {"live": 10.0, "normal": 60.0, "economy": 60.0}  # some
 _NEWS_NS: Final = 2 * _SECOND_NS
 """What is older when the road opens again is part of the backlog, which goes by flash and in order."""
 _ECONOMY_FLUSH_S: Final = 90.0
+_LISTEN_NS: Final = _SECOND_NS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +90,7 @@ class Uplink:
         self._live_due_ns = 0
         self._live_since_ns: int | None = None  # rows put since then are live; None = those of just now
         self._desired_due_ns = 0
+        self._told: Desired | None = None
         self._contact_ns: int | None = None
         self.state = UplinkState(mode=settings.mode)
         self._set_mode(settings.mode)
@@ -103,6 +105,7 @@ class Uplink:
             offset_ns = self._clock.offset_ns()
             if offset_ns is not None:
                 self._outbox.date(offset_ns)
+            self._listen()
             if now_mono_ns < self._not_before_ns:
                 return Progress(wait_s=_seconds(self._not_before_ns - now_mono_ns))
             if now_mono_ns >= self._desired_due_ns:
@@ -111,6 +114,8 @@ class Uplink:
             taken = self._next(now_mono_ns, waiting)
             if taken is None:
                 due_ns = min(self._live_due_ns, self._desired_due_ns)
+                if self._told is not None:  # it may tell us more at any time
+                    due_ns = min(due_ns, now_mono_ns + _LISTEN_NS)
                 return Progress(wait_s=max(_seconds(due_ns - now_mono_ns), 0.05))
             return self._deliver(taken, now_mono_ns)
         except (Unavailable, Forbidden, OutboxError) as error:
@@ -177,8 +182,19 @@ class Uplink:
         self._desired_due_ns = now_mono_ns + int(self._settings.desired_s * _SECOND_NS)
         sent_ns = self._clock.mono_ns()
         desired: Desired = self._transport.desired(self._outbox.device)
-        self._answered(desired.t_ns or 0, sent_ns, desired.error_ns)
+        if desired.asked:
+            self._answered(desired.t_ns or 0, sent_ns, desired.error_ns)
         self._well(now_mono_ns)
+        self._follow(desired)
+
+    def _listen(self) -> None:
+        """Follows what the cloud said without being asked."""
+        told = self._transport.told()
+        if told is not None and told is not self._told:
+            self._told = told
+            self._follow(told)
+
+    def _follow(self, desired: Desired) -> None:
         self._wish(desired.mode)
         self.state = replace(self.state, desired_bundle=desired.bundle)
 
