@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cloud.ingest import Outcome
-from shared.records import Receipt
+from shared.records import REJECT_REASONS, Receipt
 
 router = APIRouter(tags=["system"])
 
@@ -43,6 +43,11 @@ class Metrics:
         self.records = Counter(
             "packtwin_ingest_records", "Records answered by a Receipt", ["outcome"], registry=self.registry
         )
+        # At 0 from the start: a rate over a series that begins at its first refusal would not see that one.
+        for reason in (*REJECT_REASONS, "415", "503"):
+            self.uploads.labels(reason)
+        for outcome in ("accepted", *REJECT_REASONS):
+            self.records.labels(outcome)
         self.receipts = Counter("packtwin_ingest_batches", "Batches answered by a Receipt", registry=self.registry)
         self.latency = Histogram(
             "packtwin_http_request_seconds",
