@@ -239,13 +239,18 @@ def _random_id() -> str:
             return text
 
 
-def _brokers_known_at(port: int) -> set[int]:
+def answers(port: int, host: str = HOST) -> bool:
+    """Returns whether a Kafka answers there."""
+    return bool(_brokers_known_at(port, host))
+
+
+def _brokers_known_at(port: int, host: str = HOST) -> set[int]:
     """Returns the node ids that a broker's Metadata answer (v1, no topics) lists; empty when nobody answers in 3 s."""
     metadata, version, correlation, name = 3, 1, 1, b"packtwin"
     head = struct.pack(">hhih", metadata, version, correlation, len(name)) + name
     request = head + struct.pack(">i", 0)
     try:
-        with socket.create_connection((HOST, port), timeout=3) as link, link.makefile("rb") as answer:
+        with socket.create_connection((host, port), timeout=3) as link, link.makefile("rb") as answer:
             link.sendall(struct.pack(">i", len(request)) + request)
             (size,) = struct.unpack(">i", answer.read(4))
             return _node_ids(answer.read(min(size, 2**20)))

@@ -107,12 +107,12 @@ def reload(process: Identity) -> None:
         os.kill(process.pid, signal.SIGHUP)
 
 
-def answers(port: int) -> bool:
+def answers(port: int, host: str = HOST) -> bool:
     """Returns whether an MQTT server answers there: a CONNECT of version 3.1.1 gets a CONNACK within 3 s."""
     name = b"packtwin-asks"
     body = b"\x00\x04MQTT\x04\x02\x00\x0a" + len(name).to_bytes(2, "big") + name
     try:
-        with socket.create_connection((HOST, port), timeout=3) as link:
+        with socket.create_connection((host, port), timeout=3) as link:
             link.sendall(b"\x10" + bytes([len(body)]) + body)
             return link.recv(4)[:1] == b"\x20"
     except OSError:

@@ -130,7 +130,8 @@ class Cluster:
         role, database, secret = _quoted(user, '"'), _quoted(name, '"'), _quoted(password, "'")
         statements = [  # the two CREATEs may fail: then role or database are there already
             f"CREATE ROLE {role}",
-            f"ALTER ROLE {role} LOGIN {'SUPERUSER' if superuser else 'NOSUPERUSER'} PASSWORD {secret}",
+            # CREATEROLE: for the role that Grafana reads as.
+            f"ALTER ROLE {role} LOGIN CREATEROLE {'SUPERUSER' if superuser else 'NOSUPERUSER'} PASSWORD {secret}",
             f"CREATE DATABASE {database} OWNER {role}",
         ]
         self._run("postgres", "--single", "-D", str(data), "postgres", text="\n".join(statements) + "\n")
@@ -284,7 +285,7 @@ def _identity_file(data: Path) -> Path:
 
 
 def _identity(name: str, user: str, password: str) -> str:
-    return hashlib.sha256("\0".join((name, user, password)).encode()).hexdigest()
+    return hashlib.sha256("\0".join((name, user, password, "CREATEROLE")).encode()).hexdigest()
 
 
 def _quoted(text: str, mark: str) -> str:

@@ -14,12 +14,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+import board
+import full
 import postgres
 import stack
 import state
 import tail
 from processes import Identity, identify, is_alive
-from services import Service, answers
+from services import Service
 from settings import Settings, read_settings
 from supervisor import Stopped, Supervisor, end_leftovers
 
@@ -33,9 +35,17 @@ def run(paths: stack.Paths) -> int:
     settings = read_settings(os.environ)
     with alone(paths), foreground():
         at = stack.login(settings, paths)
+        more = full.plan(settings, at, paths, say) if settings.full else full.nothing(settings)
+        settings = more.settings
+        for service in more.missing:
+            say(f"{service.name} is left out: {service.missing}")
         # The upper ones first: a busy port is told before anything is made for the database.
-        upper = [stack.api(settings, at), stack.cars(settings, at, paths), stack.agent(settings, at, paths)]
-        with running([stack.database(settings, at, paths), *upper], settings, at, paths, say) as supervisor:
+        api, agent = stack.api(settings, at), stack.agent(settings, at, paths)
+        services = [*more.servers, api, *more.ours, stack.cars(settings, at, paths), agent, *more.watchers]
+        with running([stack.database(settings, at, paths), *services], settings, at, paths, say) as supervisor:
+            found = _found(paths)
+            if settings.full and found is not None:
+                say("\n" + board.show(found, at)[0])
             say(f"\n  open http://localhost:{settings.cloud.api_port}    (Ctrl-C or 'make stop' ends it)\n")
             supervisor.keep()
     return 0
@@ -69,7 +79,13 @@ def running(
     del told["DB_PASSWORD"]
 
     def publish(rows: Sequence[state.Running]) -> None:
-        found = state.State(supervisor=me, api_url=stack.api_url(settings), database=told, services=tuple(rows))
+        found = state.State(
+            supervisor=me,
+            api_url=stack.api_url(settings),
+            database=told,
+            services=tuple(rows),
+            environment=full.for_commands(settings),
+        )
         state.write(paths.state, found)
 
     supervisor = Supervisor(services, paths.logs, tell, publish)
@@ -110,22 +126,9 @@ def status(paths: stack.Paths) -> int:
     if found is None:
         print("packtwin does not run here; 'make run' starts it")
         return 1
-    at = _login(paths, found)
-    checks = [(running, _health(running, at)) for running in found.services]
-    rows = [("SERVICE", "STATE", "PID", "RESTARTS", "ADDRESS")]
-    for each, health in checks:
-        pid = str(each.process.pid) if each.process else "-"
-        rows.append((each.name, health, pid, str(each.restarts), each.address))
-    print(state.table(rows))
-    return 0 if all(health == "ready" for _, health in checks) else 1
-
-
-def _health(running: state.Running, at: postgres.Login) -> str:
-    if running.name == "database":
-        return "ready" if at.answers() else "down"
-    if running.process is None or not is_alive(running.process):
-        return "down"
-    return "ready" if not running.health or answers(running.health) else "not answering"
+    text, well = board.show(found, _login(paths, found))
+    print(text)
+    return 0 if well else 1
 
 
 def stop(paths: stack.Paths) -> int:
@@ -193,7 +196,7 @@ def with_services(paths: stack.Paths, names: str, *command: str) -> int:
         missing = set(wanted) - {running.name for running in found.services}
         if missing:
             raise ConfigError(f"packtwin runs here without {', '.join(sorted(missing))}; 'make stop' it first")
-        return _call(command, settings, _login(paths, found), found.api_url)
+        return _call(command, settings, _login(paths, found), found.api_url, found.environment)
     with alone(paths):
         at = stack.login(settings, paths)
         makers: Mapping[str, Callable[[], Service]] = {
@@ -203,11 +206,17 @@ def with_services(paths: stack.Paths, names: str, *command: str) -> int:
         if set(wanted) - set(makers):
             raise ConfigError(f"with: {names} is not a list of {', '.join(makers)}")
         with running([makers[name]() for name in wanted], settings, at, paths, aside):
-            return _call(command, settings, at, stack.api_url(settings))
+            return _call(command, settings, at, stack.api_url(settings), {})
 
 
-def _call(command: Sequence[str], settings: Settings, at: postgres.Login, api_url: str) -> int:
-    told = {**settings.environment, **at.environment(), "PACKTWIN_URL": api_url, "API_PORT": api_url.rsplit(":", 1)[1]}
+def _call(command: Sequence[str], settings: Settings, at: postgres.Login, api_url: str, more: Mapping[str, str]) -> int:
+    told = {
+        **settings.environment,
+        **more,
+        **at.environment(),
+        "PACKTWIN_URL": api_url,
+        "API_PORT": api_url.rsplit(":", 1)[1],
+    }
     return subprocess.run(command, env=told, check=False).returncode
 
 

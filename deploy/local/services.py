@@ -40,6 +40,11 @@ class Service:
     missing: str = ""  # why it cannot run here and how to get it; `` = nothing is missing
 
 
+def left_out(name: str, why: str) -> Service:
+    """Returns a service that does not run here: for the table, and for the sentence at the start."""
+    return Service(name=name, address="-", command=[], ready=lambda: True, missing=why)
+
+
 class Child:
     """The running side of one Service."""
 

@@ -123,7 +123,7 @@ def api(settings: Settings, at: postgres.Login) -> Service:
     """Returns the API with the page; its migrations run before its first start."""
     host, port = settings.cloud.api_host, settings.cloud.api_port
     ports.require_free("API_PORT", port, host)
-    environment = _environment(settings, at.environment())
+    environment = for_process(settings, at.environment())
     url = api_url(settings)
     return Service(
         name="api",
@@ -169,9 +169,9 @@ def cars(settings: Settings, at: postgres.Login, paths: Paths) -> Service:
         name="cars",
         address=f"{packs[0]} .. {packs[-1]} on {', '.join(buses) if buses else 'serial ports'}",
         command=[sys.executable, "-m", "firmware_bridge", "sim", "--cars", str(settings.cars), *where],
-        environment=_environment(settings, {}),
+        environment=for_process(settings, {}),
         cwd=ROOT,
-        prepare=lambda: describe_packs(packs, api_url(settings), _environment(settings, at.environment()), paths),
+        prepare=lambda: describe_packs(packs, api_url(settings), for_process(settings, at.environment()), paths),
         ready=lambda: bool(buses) or all((paths.cars / pack).exists() for pack in packs),
     )
 
@@ -199,7 +199,7 @@ def agent(settings: Settings, at: postgres.Login, paths: Paths) -> Service:
         name="agent",
         address=f"{url}  metrics http://127.0.0.1:{metrics}/metrics",
         command=[sys.executable, "-m", "edge", "run", "--config", str(config)],
-        environment=_environment(settings, {"EDGE_PORT": str(page), "METRICS_PORT": str(metrics)}),
+        environment=for_process(settings, {"EDGE_PORT": str(page), "METRICS_PORT": str(metrics)}),
         cwd=ROOT,
         prepare=lambda: prepare_agent(config, settings, at, paths),
         ready=lambda: answers(url),
@@ -209,7 +209,7 @@ def agent(settings: Settings, at: postgres.Login, paths: Paths) -> Service:
 
 def prepare_agent(config: Path, settings: Settings, at: postgres.Login, paths: Paths) -> None:
     """Publishes the model that ships where none is published yet, gives the cars their pasts, writes edge.toml."""
-    environment = _environment(settings, at.environment())
+    environment = for_process(settings, at.environment())
     root = ROOT / settings.cloud.release_dir / "metadata" / "1.root.json"
     if not root.exists() or not desired_bundle(api_url(settings)):
         # Nothing is published yet, or `.local` was removed and with it what the database still speaks of.
@@ -239,8 +239,7 @@ def write_edge_config(path: Path, settings: Settings, paths: Paths) -> None:
         'clock = "system"   # cars and cloud are this machine: its own clock is good enough',
         'data_dir = "data"',
         *hot_folder(paths),
-        "[uplink]",
-        f'url = "{api_url(settings)}"',
+        *uplink(settings),
     ]
     for number, pack in enumerate(pack_ids(settings)):
         bus = ("socketcan", buses[number]) if buses else ("slcan", f"../run/{paths.cars.name}/{pack}")
@@ -253,6 +252,16 @@ def write_edge_config(path: Path, settings: Settings, paths: Paths) -> None:
         ]
         lines += ['mapping = "mapping.toml"', f'past = "../run/{paths.pasts.name}/{pack}.jsonl"']
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def uplink(settings: Settings) -> Sequence[str]:
+    """Returns the agent's way up: by HTTP to the API, or with STACK=full over our MQTT broker."""
+    mqtt = settings.cloud.mqtt
+    theirs = mqtt.host != postgres.HOST or mqtt.user or mqtt.ca_file
+    if not settings.full or not settings.environment.get("MQTT_HOST") or theirs:
+        return ["[uplink]", f'url = "{api_url(settings)}"']
+    address = f"mqtt://{mqtt.host}:{mqtt.port}"
+    return ["[uplink]", f'url = "{address}"', f'models_url = "{api_url(settings)}"']
 
 
 def hot_folder(paths: Paths, tmpfs: Path = Path("/dev/shm")) -> Sequence[str]:
@@ -279,5 +288,6 @@ def vcan_buses(count: int, net: Path = Path("/sys/class/net")) -> Sequence[str]:
     return names if ready else []
 
 
-def _environment(settings: Settings, more: Mapping[str, str]) -> Mapping[str, str]:
+def for_process(settings: Settings, more: Mapping[str, str]) -> Mapping[str, str]:
+    """Returns the environment of a process of ours: the settings, and `more` of this run."""
     return {**settings.environment, "PYTHONUNBUFFERED": "1", **more}

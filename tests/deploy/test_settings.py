@@ -60,6 +60,7 @@ def test_the_example_lists_every_setting_that_the_code_reads() -> None:
     others = {
         "PATH",
         "HOME",
+        "JAVA_HOME",
         "NO_COLOR",
         "HTTP_HOST",
         "ORT_DISABLE_TELEMETRY",

@@ -1,0 +1,120 @@
+"""Prometheus and Alertmanager on loopback, with the configuration and rules of deploy/prometheus.
+
+server = Server(folder, 9090, {"api": "127.0.0.1:5001"}, alertmanager="127.0.0.1:9093")
+server.prepare(); spawn(server.command()), then wait until server.ready_url answers 200
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from programs import program
+from settings import ROOT
+
+from shared.errors import ConfigError
+
+FOLDER = ROOT / "deploy" / "prometheus"
+HOST = "127.0.0.1"
+RETENTION = "15d"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One Prometheus with everything of its own below a folder."""
+
+    folder: Path
+    port: int
+    targets: Mapping[str, str]  # {job: host:port}; jobs: api, ingest, gateway, agent
+    alertmanager: str | None = None  # host:port
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def ready_url(self) -> str:
+        return f"{self.url}/-/ready"
+
+    def prepare(self) -> None:
+        """Writes configuration, rules and targets; the data of earlier runs stay."""
+        targets = self.folder / "targets"
+        targets.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(FOLDER / "prometheus.yml", self.folder / "prometheus.yml")
+        shutil.rmtree(self.folder / "rules", ignore_errors=True)
+        shutil.copytree(FOLDER / "rules", self.folder / "rules")
+        lines = [f'- targets: ["{address}"]\n  labels: {{job: {job}}}\n' for job, address in self.targets.items()]
+        (targets / "packtwin.yml").write_text("".join(lines) or "[]\n", encoding="utf-8")
+        alarms = f'- targets: ["{self.alertmanager}"]\n' if self.alertmanager else "[]\n"
+        (targets / "alertmanager.yml").write_text(alarms, encoding="utf-8")
+
+    def command(self) -> list[str]:
+        return [
+            str(_binary("prometheus")),
+            f"--config.file={self.folder / 'prometheus.yml'}",
+            f"--storage.tsdb.path={self.folder / 'data'}",
+            f"--storage.tsdb.retention.time={RETENTION}",
+            f"--web.listen-address={HOST}:{self.port}",
+            "--log.level=warn",
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Alertmanager:
+    """One Alertmanager, alone: it looks for no others."""
+
+    folder: Path
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def ready_url(self) -> str:
+        return f"{self.url}/-/ready"
+
+    @property
+    def config_file(self) -> Path:
+        """Ours, copied once: whom to tell is the user's to fill in there."""
+        return self.folder / "alertmanager.yml"
+
+    def prepare(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.config_file.exists():
+            shutil.copyfile(FOLDER / "alertmanager.yml", self.config_file)
+
+    def command(self) -> list[str]:
+        return [
+            str(_binary("alertmanager")),
+            f"--config.file={self.config_file}",
+            f"--storage.path={self.folder / 'data'}",
+            f"--web.listen-address={HOST}:{self.port}",
+            "--cluster.listen-address=",
+            "--log.level=warn",
+        ]
+
+
+_NAMES: Mapping[str, tuple[str, ...]] = {
+    "prometheus": ("prometheus",),
+    "alertmanager": ("alertmanager", "prometheus-alertmanager"),  # Debian's name
+}
+_GET: Mapping[str, str] = {
+    "prometheus": "metrics need Prometheus (apt-get install prometheus)",
+    "alertmanager": "alerts need Alertmanager (apt-get install prometheus-alertmanager)",
+}
+
+
+def problem(name: str = "prometheus") -> str | None:
+    """Returns what is missing on this machine for `prometheus` or `alertmanager`, and how to get it; None: nothing."""
+    return None if any(map(program, _NAMES[name])) else _GET[name]
+
+
+def _binary(name: str) -> Path:
+    for each in _NAMES[name]:
+        found = program(each)
+        if found is not None:
+            return found
+    raise ConfigError(_GET[name])
