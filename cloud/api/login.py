@@ -79,7 +79,7 @@ def form(to: Annotated[str, Query()] = "/") -> Response:
 async def log_in(request: Request) -> Response:
     """A good token becomes a cookie and leads on; any other one, the form again."""
     gate: Gate | None = request.app.state.gate
-    fields = parse_qs(await _body(request), max_num_fields=10)
+    fields = parse_qs(await _body(request))
     to = local_path(fields.get("to", ["/"])[0])
     if gate is not None:
         if not gate.is_api_token(fields.get("token", [""])[0].strip()):
