@@ -1,4 +1,4 @@
-"""`python -m cloud`: migrate, api, ingest, gateway, device, pack, train, release. Exit 0 ok, 1 failed, 2 wrong use."""
+"""`python -m cloud`: migrate, api, ingest, gateway, device, pack, train, release ... Exit 0 ok, 1 failed, 2 bad use."""
 
 from __future__ import annotations
 
@@ -47,6 +47,11 @@ def parser(training: bool = False) -> argparse.ArgumentParser:
     commands.add_parser("api", help="serve API and page; takes the uploads, too")
     ingest = commands.add_parser("ingest", help="write what waits on the bus into the database")
     ingest.add_argument("--from-start", action="store_true", help="read the bus from its start again")
+    letters = commands.add_parser("deadletter", help="messages on the bus that could not be written (BUS=kafka)")
+    actions = letters.add_subparsers(dest="deadletter_command", required=True, metavar="COMMAND")
+    actions.add_parser("list", help="print them as CSV")
+    replay = actions.add_parser("replay", help="send once more what waits, when its cause is mended")
+    replay.add_argument("ids", nargs="*", metavar="ID", help="ids of `list`; none = all that wait")
     commands.add_parser("gateway", help="take what devices publish to the MQTT broker")
     pack = commands.add_parser("pack", help="what people know of their packs")
     packs = pack.add_subparsers(dest="pack_command", required=True, metavar="COMMAND")
@@ -88,7 +93,11 @@ def _run(options: argparse.Namespace, config: Config) -> int:
         gateway_process.run(config)
         return 0
     if options.command == "ingest":
-        raise ConfigError("with the direct bus the ingest runs inside the API process; start `python -m cloud api`")
+        return _ingest(options, config)
+    if options.command == "deadletter":
+        from cloud.deadletter import run_deadletter
+
+        return run_deadletter(options, config)
     if options.command == "device":
         return run_device(options, config)
     if options.command == "release":
@@ -106,6 +115,15 @@ def _migrate(config: Config) -> int:
     for name in applied:
         print(f"applied {name}")
     print(f"{config.database.name} at {config.database.host}:{config.database.port} is up to date")
+    return 0
+
+
+def _ingest(options: argparse.Namespace, config: Config) -> int:
+    if config.bus != "kafka":
+        raise ConfigError("with the direct bus the ingest runs inside the API process; start `python -m cloud api`")
+    from cloud import consume
+
+    consume.run(config, from_start=options.from_start)
     return 0
 
 

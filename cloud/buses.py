@@ -9,4 +9,8 @@ from cloud.config import Config
 
 def open_bus(config: Config, on_committed: OnCommitted | None = None) -> Bus:
     """The bus of the settings, not started. on_committed: only a bus that writes here, in this process, calls it."""
+    if config.bus == "kafka":
+        from cloud.bus_kafka import KafkaBus
+
+        return KafkaBus(config)
     return DirectBus(config, on_committed)

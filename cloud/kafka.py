@@ -104,6 +104,8 @@ class Sender:
     def __init__(self, kafka: Kafka) -> None:
         self._kafka = kafka
         self.away: str | None = "not connected yet"
+        self.queued_bytes = 0
+        """Of messages that are neither acknowledged nor given up, also of those that nobody waits for any more."""
         self._producer: Any = None
         self._waiting: set[asyncio.Future[Any]] = set()
         self._broken = asyncio.Event()
@@ -132,7 +134,7 @@ class Sender:
         if future.cancelled():
             raise KafkaAway(self.away or "the sender is stopping")
         error = future.exception()
-        if isinstance(error, MessageSizeTooLargeError) or "MessageSizeTooLarge" in type(error).__name__:
+        if isinstance(error, MessageSizeTooLargeError):
             raise TooLarge(_words(error)) from error
         if error is not None:
             raise KafkaAway(_words(error)) from error
@@ -142,19 +144,24 @@ class Sender:
         producer = self._producer
         if self.away is not None or producer is None:
             raise KafkaAway(self.away or "not connected yet")
+        self.queued_bytes += len(value)
         try:
             future: asyncio.Future[Any] = await producer.send(topic, value, key, headers=list(headers))
-        except MessageSizeTooLargeError as error:
-            raise TooLarge(_words(error)) from error
-        except KafkaError as error:
-            self._broken.set()
-            raise KafkaAway(_words(error)) from error
+        except BaseException as error:
+            self.queued_bytes -= len(value)
+            if isinstance(error, MessageSizeTooLargeError):
+                raise TooLarge(_words(error)) from error
+            if isinstance(error, KafkaError):
+                self._broken.set()
+                raise KafkaAway(_words(error)) from error
+            raise
         self._waiting.add(future)
-        future.add_done_callback(self._settled)
+        future.add_done_callback(lambda done: self._settled(done, len(value)))
         return future
 
-    def _settled(self, future: asyncio.Future[Any]) -> None:
+    def _settled(self, future: asyncio.Future[Any], size: int) -> None:
         self._waiting.discard(future)
+        self.queued_bytes -= size
         if not future.cancelled() and future.exception() is not None:
             # An idempotent producer that failed once must not go on: its numbers have a hole.
             self._broken.set()

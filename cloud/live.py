@@ -161,6 +161,11 @@ class Hub:
             return frozenset(self._device_of[pack] for pack in self._watched if pack in self._device_of)
 
     @property
+    def watched_packs(self) -> frozenset[str | None]:
+        """What is looked at now; None among them = all packs."""
+        return self._watched
+
+    @property
     def readers(self) -> int:
         """The number of open streams."""
         return len(self._subscribers)

@@ -146,6 +146,6 @@ async def _submit(state: State, batch: Batch, body: bytes | None) -> Receipt:
         receipt = await state.bus.submit(batch, body)
     except BusAway as error:
         log.warning("upload kept waiting device=%s boot=%s: %s", batch.device, boot_hex(batch.boot), error)
-        sentence = "The database is down or busy; nothing was taken, send it again later."
+        sentence = "The database or the bus is down or busy; nothing was taken, send it again later."
         raise Refused(503, sentence, retry_after_s=error.retry_after_s) from error
     return dataclasses.replace(receipt, mode="live") if state.hub.watches(batch.device) else receipt

@@ -39,18 +39,25 @@ async def health(request: Request) -> Response:
     """Whether uploads can be taken and questions answered; `models`: ids of the models whose answers hold now."""
     state = state_of(request)
     models: list[str] = []
+    direct = state.config.bus == "direct"  # then the bus is a connection to the database
+    database, reason = True, None
     try:
         models = await asyncio.to_thread(state.reader.ask, queries_packs.models_in_use)
-        database, reason = ("ok", None) if state.bus.healthy else ("down", "The ingest has no database connection yet.")
+        if direct and not state.bus.healthy:
+            database, reason = False, "The ingest has no database connection yet."
     except ApiProblem as problem:
-        database, reason = "down", str(problem)
+        database, reason = False, str(problem)
+    bus = database if direct else state.bus.healthy
+    if reason is None and not bus:
+        reason = "Kafka is away; uploads wait at the devices."
     body: dict[str, Any] = {
-        "status": "ok" if database == "ok" else "degraded",
-        "database": database,
+        "status": "ok" if database and bus else "degraded",
+        "database": "ok" if database else "down",
+        "bus": "ok" if bus else "down",
         "models": models,
         "timestamp": when(datetime.now(UTC)),
     }
-    return Json(body | ({"detail": reason} if reason else {}), 200 if database == "ok" else 503)
+    return Json(body | ({"detail": reason} if reason else {}), 200 if database and bus else 503)
 
 
 @router.get("/api/batteries/list")

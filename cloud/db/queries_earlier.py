@@ -33,6 +33,12 @@ def statuses(conn: Connection, pack_id: str | None = None) -> list[Row]:
     )
 
 
+def statuses_of(conn: Connection, pack_ids: list[str]) -> list[Row]:
+    """The view `latest_battery_status`: these packs, by id."""
+    query = "SELECT * FROM latest_battery_status WHERE battery_id = ANY(%s) ORDER BY battery_id"
+    return ask(conn, query, (pack_ids,))
+
+
 def open_events(conn: Connection) -> list[Row]:
     """Events that nobody has cleared, newest first."""
     return ask(conn, "SELECT * FROM open_events ORDER BY coalesce(since_t_ns, t_ns) DESC NULLS LAST, seq DESC")
