@@ -16,7 +16,7 @@ from shared.errors import ConfigError, PacktwinError
 
 FOLDER = ROOT / "deploy" / "grafana"
 HOST = "127.0.0.1"
-GET = "https://grafana.com/grafana/download; no Debian, PyPI or npm package exists"
+GET = "https://grafana.com/grafana/download; Debian has no package"
 HOMES = ("/usr/share/grafana", "/usr/local/share/grafana", "/opt/grafana")
 READER = "grafana"
 
