@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import socket
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -157,6 +158,8 @@ class Link:
         if sock is None:
             self._over("the connection ended while it was opened")
             return
+        if isinstance(sock, socket.socket):  # else an answer waits 40 ms for the broker's word on what went before it
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._loop.add_reader(sock.fileno(), self._read)
         if self._client.want_write():
             self._loop.add_writer(sock.fileno(), self._client.loop_write)

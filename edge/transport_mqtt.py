@@ -77,9 +77,7 @@ class MqttTransport:
         if self._doubt:
             self._ask(b"", _ASK_S)
         self._doubt = True
-        receipt = self._ask(body, self._answer_s)
-        self._doubt = False
-        return receipt
+        return self._ask(body, self._answer_s)
 
     def desired(self, device: str) -> Desired:
         """What the cloud would like of the device, as the broker told it; asks the gateway where it was silent."""
@@ -112,6 +110,7 @@ class MqttTransport:
             self._wait(link, correlation, number, timeout_s)
             answer = self._answers.get(correlation)
             if answer is not None:
+                self._doubt = False
                 return _receipt(answer)
             raise self._silence(link, link.outcome(number), timeout_s)
         finally:
