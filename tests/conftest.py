@@ -14,10 +14,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import external_server
 import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "deploy" / "local"))  # a folder of scripts, not a package
+
+external_server.take()
 
 BY_HAND = "by the selection"
 KINDS = ("slow", "e2e", "browser", "root")
@@ -56,11 +59,20 @@ def chromium() -> str:
 def pg_server() -> Iterator[object]:
     """A real PostgreSQL of this session, its role a superuser: a `postgres.Login`, whose database is best left alone.
 
+    DB_HOST (DB_PORT DB_USER DB_PASSWORD) names a running one instead; tests that stop or starve one bring their own.
     PACKTWIN_PG_BIN names the folder of other binaries, to run the same tests on another major version.
     """
     import postgres
     import processes
 
+    given = external_server.told()
+    if given is not None:
+        outside = postgres.Login(given.host, given.port, "postgres", given.user, given.password)
+        problem = outside.problem()
+        if problem:
+            pytest.fail(f"no server at DB_HOST={given.host} DB_PORT={given.port}: {problem}")
+        yield outside
+        return
     folder = Path(tempfile.mkdtemp(prefix="packtwin-test-"))
     folder.chmod(0o755)  # the server's own account must get through
     cluster = postgres.embedded(folder, folder / "outside")
@@ -97,7 +109,7 @@ def database(pg_server: object) -> Iterator[object]:
     import psycopg
 
     assert isinstance(pg_server, postgres.Login)
-    name = f"test_{os.urandom(6).hex()}"
+    name = f"{external_server.PREFIX}{os.urandom(6).hex()}"
     told = {"host": pg_server.host, "port": pg_server.port, "user": pg_server.user, "password": pg_server.password}
     with psycopg.connect(**told, dbname="postgres", autocommit=True) as admin:
         admin.execute(f'CREATE DATABASE "{name}" TEMPLATE template0')

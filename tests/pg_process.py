@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
+import os
 import shutil
 import signal
 import subprocess
@@ -15,8 +15,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "deploy" / "local"))
 
+import external_server
 import postgres
 import processes
+import psycopg
+import timescale_stand_in
 
 from cloud import db
 from cloud.config import Database
@@ -89,16 +92,59 @@ def served(port: int, binaries: Path | None = None, tuning: Mapping[str, str] = 
         shutil.rmtree(folder, ignore_errors=True)
 
 
-_numbers = itertools.count()
+def fresh_database(superuser: Database, *, stand_in: bool = False) -> Database:
+    """A new, migrated database; stand_in: with the tables for TimescaleDB (tests/timescale_stand_in.py).
 
-
-def fresh_database(superuser: Database) -> Database:
-    """A new, migrated database: a copy of a template that is migrated once per server."""
-    name = f"fresh_{next(_numbers)}"
+    On servers of our own a copy of a template, migrated once per server. Elsewhere each is migrated, since a worker of
+    TimescaleDB holds on to a template; there `drop_database` when the test is over.
+    """
+    name = _new_name()
+    ours = not is_external(superuser)
+    template = f"{external_server.PREFIX}template{'_stand_in' if stand_in else ''}" if ours else "template0"
     with db.connect(superuser) as conn:
-        if conn.execute("SELECT FROM pg_database WHERE datname = 'migrated'").fetchone() is None:
-            conn.execute("CREATE DATABASE migrated")
-            with db.connect(replace(superuser, name="migrated")) as template:
-                db.migrate(template)
-        conn.execute(f"CREATE DATABASE {name} TEMPLATE migrated")
+        if ours and conn.execute("SELECT FROM pg_database WHERE datname = %s", (template,)).fetchone() is None:
+            conn.execute(f"CREATE DATABASE {template} TEMPLATE template0")
+            _prepare(replace(superuser, name=template), stand_in)
+        conn.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    made = replace(superuser, name=name)
+    if not ours:
+        _prepare(made, stand_in)
+    return made
+
+
+def empty_database(superuser: Database) -> Database:
+    """A new database without any tables."""
+    name = _new_name()
+    with db.connect(superuser) as conn:
+        conn.execute(f"CREATE DATABASE {name} TEMPLATE template0")
     return replace(superuser, name=name)
+
+
+def drop_database(superuser: Database, database: Database) -> None:
+    """Drops it, whoever is still connected."""
+    assert database.name.startswith(external_server.PREFIX)
+    with db.connect(superuser) as conn:
+        for tries_left in (2, 1, 0):
+            try:
+                conn.execute(f"DROP DATABASE {database.name} WITH (FORCE)")
+                return
+            except psycopg.errors.ObjectInUse:  # a worker of TimescaleDB came back in between
+                if not tries_left:
+                    raise
+
+
+def is_external(superuser: Database) -> bool:
+    """Whether this is the server that DB_HOST named."""
+    given = external_server.told()
+    return given is not None and (given.host, given.port) == (superuser.host, superuser.port)
+
+
+def _new_name() -> str:
+    return f"{external_server.PREFIX}{os.urandom(6).hex()}"
+
+
+def _prepare(database: Database, stand_in: bool) -> None:
+    with db.connect(database) as conn:
+        db.migrate(conn)
+        if stand_in:
+            timescale_stand_in.install(conn)

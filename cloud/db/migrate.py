@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Final
 
 import psycopg
 
+from cloud.db import flavour
 from cloud.db.connect import Connection
 from shared.errors import PacktwinError
+
+log = logging.getLogger(__name__)
 
 _LOCK: Final = 0x7061_636B_7477_696E  # "packtwin"
 _LEAST_VERSION: Final = 150_000
@@ -50,10 +54,16 @@ def migrations_pending(conn: Connection) -> list[str]:
 
 
 def migrate(conn: Connection) -> list[str]:
-    """Applies what is missing, in one transaction; the names applied. MigrationError if the database is not ours."""
+    """Applies what is missing, in one transaction; the names applied. MigrationError if the database is not ours.
+
+    Where TimescaleDB serves, its tables then take the place of ours that are empty: see cloud/db/flavour.py.
+    """
     if conn.info.server_version < _LEAST_VERSION:
         raise MigrationError(f"PostgreSQL {conn.info.server_version // 10_000} is too old; packtwin needs 15 or newer")
     known = migrations()
+    with conn.transaction():
+        conn.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+        timescaledb = flavour.prepare(conn)
     with conn.transaction():
         conn.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
         conn.execute(_TABLE)
@@ -64,6 +74,9 @@ def migrate(conn: Connection) -> list[str]:
             except psycopg.Error as error:
                 raise MigrationError(f"migration {migration.name} failed, nothing was changed: {error}") from error
             conn.execute("INSERT INTO migration (name, sha256) VALUES (%s, %s)", (migration.name, migration.sha256))
+        if timescaledb:
+            flavour.adopt(conn, timescaledb)
+    log.info("%s", flavour.told(conn))
     return [m.name for m in pending]
 
 

@@ -1,4 +1,4 @@
-"""The day partitions of `sample`. All that knows of them stands here: a hypertable may take their place."""
+"""The day partitions of `sample`, or a hypertable's chunks, which it makes itself. All that knows of them is here."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import psycopg
 from psycopg import sql
 
 from cloud.db.connect import Connection
+from cloud.db.flavour import has_hypertable
 
 _LOCK: Final = 0x7061_7274_6974_696F
 _PREFIX: Final = "sample_"
 
 
 def existing_days(conn: Connection) -> set[date]:
-    """The UTC days that have a partition."""
+    """The UTC days that have a partition of ours."""
     rows = conn.execute(
         "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
         " WHERE i.inhparent = 'sample'::regclass"
@@ -25,10 +26,12 @@ def existing_days(conn: Connection) -> set[date]:
 
 
 def ensure_days(conn: Connection, days: Iterable[date]) -> set[date]:
-    """Makes the missing partitions of these UTC days, and returns all days that have one. Not inside a transaction.
+    """Makes the missing partitions of these UTC days, and returns all days that are there. Not inside a transaction.
 
     A table that is attached once it is whole needs no lock that readers or writers of `sample` would feel.
     """
+    if has_hypertable(conn):
+        return set(days)
     with conn.transaction():
         conn.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
         there = existing_days(conn)
@@ -45,7 +48,9 @@ def ensure_days(conn: Connection, days: Iterable[date]) -> set[date]:
 
 
 def drop_before(conn: Connection, day: date) -> int:
-    """Drops the partitions of days before `day`, oldest first; how many. One that is being read stays for now."""
+    """Drops the days before `day`, oldest first; how many. What is being read stays for now."""
+    if has_hypertable(conn):
+        return _drop_chunks(conn, day)
     dropped = 0
     for old in sorted(d for d in existing_days(conn) if d < day):
         try:
@@ -58,6 +63,18 @@ def drop_before(conn: Connection, day: date) -> int:
             break
         dropped += 1
     return dropped
+
+
+def _drop_chunks(conn: Connection, day: date) -> int:
+    query = sql.SQL("SELECT drop_chunks('sample', older_than => {}::timestamptz)").format(
+        sql.Literal(f"{day} 00:00+00")
+    )
+    try:
+        with conn.transaction():
+            conn.execute("SET LOCAL lock_timeout = '2s'")
+            return len(conn.execute(query).fetchall())
+    except psycopg.errors.LockNotAvailable:
+        return 0
 
 
 def _name(day: date) -> str:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from pg_process import DEBIAN_15, PgServer, fresh_database, served
+from pg_process import DEBIAN_15, PgServer, drop_database, fresh_database, is_external, served
 
 from cloud import db
 from cloud.config import Database
+from cloud.db import flavour
 
 
 @pytest.fixture
@@ -38,9 +39,30 @@ def superuser_of(pg_server: Any) -> Database:
 
 
 @pytest.fixture
-def database(pg_server: Any) -> Database:
+def database(pg_server: Any) -> Iterator[Database]:
     """A fresh, migrated database of its own."""
-    return fresh_database(superuser_of(pg_server))
+    superuser = superuser_of(pg_server)
+    made = fresh_database(superuser)
+    yield made
+    if is_external(superuser):  # a server of our own is thrown away as a whole
+        drop_database(superuser, made)
+
+
+@pytest.fixture(params=["as the server keeps them", "as TimescaleDB keeps them"])
+def database_of_any_flavour(request: pytest.FixtureRequest, pg_server: Any) -> Iterator[Database]:
+    """A fresh, migrated database with each kind of tables for the samples: see cloud/db/flavour.py."""
+    superuser = superuser_of(pg_server)
+    made = fresh_database(superuser)
+    if request.param.startswith("as TimescaleDB"):
+        with db.connect(made) as conn:
+            is_real = flavour.has_hypertable(conn)
+        if is_real:
+            drop_database(superuser, made)
+            pytest.skip("the server has the real TimescaleDB; it needs no stand-in")
+        made = fresh_database(superuser, stand_in=True)
+    yield made
+    if is_external(superuser):
+        drop_database(superuser, made)
 
 
 @pytest.fixture
