@@ -21,7 +21,7 @@ from panels import (
     table,
     timeseries,
 )  # fmt: skip
-from queries import MINUTES_UP_TO, RAW_UP_TO, SPAN, STEP
+from queries import FLEET_MINUTES_UP_TO, MINUTES_UP_TO, SPAN, STEP
 
 PACK_LINK = {
     "title": "Open the pack",
@@ -83,7 +83,7 @@ def _packs() -> Json:
         LIMIT 1000
         """)
     return table(
-        "Packs",
+        "All packs",
         "Every pack as it is now, the worst first (at most 1000). Current > 0 discharges. A click opens the pack.",
         query,
         size=(24, 10),
@@ -106,7 +106,7 @@ def _packs() -> Json:
 
 def _fleet_series(columns: str) -> Json:
     """Rollups of all packs, summed or averaged over the packs of each minute or hour."""
-    fine, coarse = f"{SPAN} <= {RAW_UP_TO}", f"{SPAN} > {RAW_UP_TO}"
+    fine, coarse = f"{SPAN} <= {FLEET_MINUTES_UP_TO}", f"{SPAN} > {FLEET_MINUTES_UP_TO}"
     return sql(
         f"""SELECT bucket AS time, {columns}
         FROM (SELECT * FROM samples_1m WHERE $__timeFilter(bucket) AND {fine}
@@ -189,7 +189,7 @@ def _events() -> list[Json]:
     )
     return [
         table(
-            "Open events", "What nobody has cleared, the worst first (at most 200). Value and threshold as recorded.",
+            "Events that are open", "What nobody has cleared, the worst first (at most 200), values as recorded.",
             query, size=(16, 8),
             overrides=[
                 override("severity", mappings=STATUS, custom__cellOptions={"type": "color-text"}),

@@ -72,7 +72,7 @@ def _now() -> list[Json]:
         one("Voltage", "Pack voltage.", "pack_v", unit="volt", decimals=1, thresholds=steps((None, BLUE))),
         one("Current", "Pack current, > 0 charges.", "current_a", unit="amp", decimals=1,
             thresholds=steps((None, BLUE))),
-        one("Power", "Voltage times current, > 0 charges.", "pack_v * current_a", unit="watt", decimals=1,
+        one("Power now", "Voltage times current, > 0 charges.", "pack_v * current_a", unit="watt", decimals=1,
             thresholds=steps((None, BLUE))),
         one("Hottest", "The hottest battery sensor.", "temp_max_c", unit="celsius", decimals=1,
             thresholds=TEMPERATURE_BANDS),
@@ -167,17 +167,31 @@ def _over_time() -> list[Json]:
     def lines(title: str, description: str, columns: dict[str, str], *names: str, **more: object) -> Json:
         return timeseries(title, description, sql(trend(columns, *names), series=True), **more)  # type: ignore[arg-type]
 
+    figures = {
+        "State of charge": ("%", "100 * soc", "100 * soc_lo", "100 * soc_hi"),
+        "State of health": ("%", "100 * soh", "100 * soh_lo", "100 * soh_hi"),
+        "Voltage": ("V", "v", "v_lo", "v_hi"),
+        "Current (> 0 charges)": ("A", "a", "a_lo", "a_hi"),
+        "Hottest sensor": ("degC", "hot", "hot_lo", "hot_hi"),
+        "Power (> 0 charges)": ("W", "w", "w_lo", "w_hi"),
+    }
+    folded = ", ".join(
+        f"sum(({mean}) * n) / nullif(sum(n) FILTER (WHERE ({mean}) IS NOT NULL), 0) AS mean_{k}, "
+        f"min({low}) AS least_{k}, max({high}) AS greatest_{k}"
+        for k, (_, mean, low, high) in enumerate(figures.values())
+    )
+    told = ", ".join(
+        f"({k}, '{name}', '{unit}', mean_{k}, least_{k}, greatest_{k}, (SELECT {mean} FROM newest))"
+        for k, (name, (unit, mean, _, _)) in enumerate(figures.items())
+    )
     statistics = sql(f"""
-        WITH readings AS ({readings("soc", "soh", "v", "a", "hot", "w")})
-        SELECT name AS reading, unit, sum(mean * n) / nullif(sum(n) FILTER (WHERE mean IS NOT NULL), 0) AS mean,
-               min(low) AS least, max(high) AS greatest, (array_agg(mean ORDER BY t DESC))[1] AS latest
-        FROM readings, LATERAL (VALUES
-            (1, 'State of charge', '%', 100 * soc, 100 * soc_lo, 100 * soc_hi),
-            (2, 'State of health', '%', 100 * soh, 100 * soh_lo, 100 * soh_hi),
-            (3, 'Voltage', 'V', v, v_lo, v_hi), (4, 'Current (> 0 charges)', 'A', a, a_lo, a_hi),
-            (5, 'Hottest sensor', 'degC', hot, hot_lo, hot_hi), (6, 'Power (> 0 charges)', 'W', w, w_lo, w_hi)
-        ) AS r (position, name, unit, mean, low, high)
-        GROUP BY position, name, unit ORDER BY position
+        WITH readings AS MATERIALIZED ({readings("soc", "soh", "v", "a", "hot", "w")}),
+        newest AS MATERIALIZED (SELECT * FROM readings ORDER BY t DESC LIMIT 1),
+        folded AS (SELECT {folded} FROM readings)
+        SELECT reading, unit, mean, least, greatest, latest
+        FROM folded, LATERAL (VALUES {told}) AS r (position, reading, unit, mean, least, greatest, latest)
+        WHERE mean IS NOT NULL
+        ORDER BY position
         """)
     return [
         lines("State of charge", "As the BMS claims.", {"SoC": "100 * avg(soc)"}, "soc", unit="percent", min=0, max=100,
