@@ -31,6 +31,7 @@ class Server:
     prometheus_url: str
     admin_password: str = field(repr=False)
     reader_password: str = field(repr=False)
+    reader: str = READER  # the role that only reads
 
     @property
     def url(self) -> str:
@@ -71,7 +72,7 @@ class Server:
             "GRAFANA_DASHBOARDS": str(FOLDER / "dashboards"),
             "GRAFANA_DB_HOST": f"{self.database.host}:{self.database.port}",
             "GRAFANA_DB_NAME": self.database.name,
-            "GRAFANA_DB_USER": READER,
+            "GRAFANA_DB_USER": self.reader,
             "GRAFANA_DB_PASSWORD": self.reader_password,
             "PROMETHEUS_URL": self.prometheus_url,
         }
@@ -82,12 +83,13 @@ class Server:
         statements = (FOLDER / "reader.sql").read_text(encoding="utf-8")
         try:
             with self.database.connect() as connection:
-                connection.execute("SELECT set_config('packtwin.reader_password', %s, false)", [self.reader_password])
+                for name, value in (("reader_name", self.reader), ("reader_password", self.reader_password)):
+                    connection.execute("SELECT set_config(%s, %s, false)", [f"packtwin.{name}", value])
                 connection.execute(statements.encode())
         except psycopg.Error as error:
             words = str(error).splitlines()[0]
             raise PacktwinError(
-                f"its role {READER} could not be made ({words}); run deploy/grafana/reader.sql as a superuser"
+                f"its role {self.reader} could not be made ({words}); run deploy/grafana/reader.sql as a superuser"
             ) from error
 
 
