@@ -43,6 +43,7 @@ async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
     throw new ApiError(0, "The server does not answer; this page goes on by itself when it does.");
   }
   noteServerTime(response);
+  if (response.status === 401) window.location.reload(); // the login is over: the server answers with its form
   if (!response.ok) throw await failure(response);
   return (await response.json()) as T;
 }
