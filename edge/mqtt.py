@@ -236,7 +236,8 @@ class Link:
         self, client: Client, userdata: Any, flags: DisconnectFlags, reason: ReasonCode, properties: Properties | None
     ) -> None:
         with self._changed:
-            self.ended = self.ended or _ending(reason.value, str(reason))
+            told = (reason.value, str(reason)) if flags.is_disconnect_packet_from_server else (0, "it closed")
+            self.ended = self.ended or _ending(*told)
             self._changed.notify_all()
 
 
