@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import beside
 import kafka
@@ -21,6 +22,7 @@ from services import Service, answers, left_out
 from settings import FULL_PORTS, ROOT, Settings
 
 from cloud import config as cloud_config
+from cloud.access import door_of
 from shared.errors import ConfigError, PacktwinError
 
 KAFKA_PORT, CONTROLLER_PORT, BROKERS = 9092, 19092, 3
@@ -179,17 +181,35 @@ def _mqtt(settings: Settings, at_port: Mapping[str, int], paths: stack.Paths, to
     problem = mosquitto.problem()
     if problem is not None:
         return left_out("mosquitto", problem)
-    broker = mosquitto.Broker(paths.local / "mosquitto", at_port["MQTT_PORT"])
+    tls = _tls(settings, at_port["BROKER_TLS_PORT"]) if door_of(settings.cloud).tls else None
+    broker = mosquitto.Broker(paths.local / "mosquitto", at_port["MQTT_PORT"], tls)
     told |= {"MQTT_HOST": mosquitto.HOST, "MQTT_PORT": str(broker.port)}
+    address = f"mqtt://{mosquitto.HOST}:{broker.port}"
+    if tls is not None:
+        told["MQTT_PASSWORD_FILE"] = str(broker.password_file)
+        address += f"  mqtts://{tls.host}:{tls.port}"
     return Service(
         name="mosquitto",
-        address=f"mqtt://{mosquitto.HOST}:{broker.port}",
+        address=address,
         command=broker.command(),
         environment=beside.SYSTEM,
         prepare=broker.prepare,
         ready=broker.ready,
         health=f"mqtt://{mosquitto.HOST}:{broker.port}",
     )
+
+
+def _tls(settings: Settings, port: int) -> mosquitto.Tls:
+    """The listener for devices of other machines: where the API is served to them, and with a certificate like its."""
+    access, host, now = settings.cloud.access, settings.cloud.api_host, datetime.now(UTC)
+    if access.cert_file and access.key_file:
+        return mosquitto.Tls(port, access.cert_file.absolute(), access.key_file.absolute(), host)
+    from cloud.tls import Authority, names_of
+
+    authority = Authority(ROOT / access.tls_dir)
+    authority.prepare(now)
+    pair = authority.pair("mqtt", names_of(host, access), now)
+    return mosquitto.Tls(port, pair.cert_file, pair.key_file, host)
 
 
 def _ingest(settings: Settings, at: postgres.Login) -> Service:

@@ -11,9 +11,11 @@ import json
 import os
 import sys
 import tempfile
-import urllib.request
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import door
 
 from cloud import config as settings
 from cloud.__main__ import main as cloud
@@ -25,17 +27,19 @@ DEVICE = "local-agent"
 PACKS, NAME = 1000, "rul"
 
 
-def running_bundle(url: str) -> str | None:
-    """NAME-COUNTER of the model that the fleet is told to run; None = none yet."""
-    with urllib.request.urlopen(f"{url}/device/v1/desired?device={DEVICE}", timeout=10) as answer:
-        bundle = json.load(answer)["bundle"]
+def running_bundle(way: door.Door) -> str | None:
+    """NAME-COUNTER of the model that the fleet is told to run; None = none yet. PacktwinError: the API is away."""
+    answer = way.get(f"/device/v1/desired?device={DEVICE}")
+    if answer is None:
+        raise PacktwinError(f"{way.url} does not say which model runs")
+    bundle = json.loads(answer)["bundle"]
     return None if bundle is None else str(bundle)
 
 
 def retrain(url: str, *, force: bool) -> int:
     """Trains, compares, publishes; the exit code."""
     config = settings.load(os.environ)
-    champion = running_bundle(url)
+    champion = running_bundle(replace(door.of(config), url=url))
     counter = next_counter(config.models_dir, config.release_dir)
     with tempfile.TemporaryDirectory() as folder:
         against = []

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STACKS = ("small", "full")
 FULL_PORTS: Mapping[str, int] = {
     "MQTT_PORT": 1883,
+    "BROKER_TLS_PORT": 8883,
     "MLFLOW_PORT": 5000,
     "S3_PORT": 9000,
     "PROMETHEUS_PORT": 9090,

@@ -16,10 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import door
 import ports
 import postgres
 import state
-from services import Service, answers, asked
+from services import Service, answers
 from settings import ROOT, Settings
 
 from shared.errors import ConfigError, PacktwinError
@@ -30,7 +31,6 @@ DEVICE = "local-agent"
 SAMPLE_MAPPING = ROOT / "edge" / "samples" / "mapping.toml"  # what the simulated cars and their packs are
 DATABASE_PORT, EDGE_PORT, METRICS_PORT = 5432, 5002, 9100
 GENERATED = "# Written by make run at every start. To keep your own version, remove this line."
-ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,10 @@ class Paths:
     @property
     def trust_root(self) -> Path:
         return self.edge / "root.json"
+
+    @property
+    def device_token(self) -> Path:
+        return self.edge / "token"
 
     @property
     def packs(self) -> Path:
@@ -124,23 +128,22 @@ def api(settings: Settings, at: postgres.Login) -> Service:
     host, port = settings.cloud.api_host, settings.cloud.api_port
     ports.require_free("API_PORT", port, host)
     environment = for_process(settings, at.environment())
-    url = api_url(settings)
+    way = door.of(settings.cloud)
     return Service(
         name="api",
-        address=url,
+        address=way.url,
         command=[sys.executable, "-m", "cloud", "api"],
         environment=environment,
         cwd=ROOT,
         prepare=lambda: migrate(environment),
-        ready=lambda: answers(f"{url}/health"),
-        health=f"{url}/health",
+        ready=lambda: way.get("/health") is not None,
+        health=f"{way.url}/health",
     )
 
 
 def api_url(settings: Settings) -> str:
     """Returns where the API is reached from this machine."""
-    host = ANY_HOST.get(settings.cloud.api_host, settings.cloud.api_host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.cloud.api_port}"
+    return door.of(settings.cloud).url
 
 
 def migrate(environment: Mapping[str, str]) -> None:
@@ -171,14 +174,14 @@ def cars(settings: Settings, at: postgres.Login, paths: Paths) -> Service:
         command=[sys.executable, "-m", "firmware_bridge", "sim", "--cars", str(settings.cars), *where],
         environment=for_process(settings, {}),
         cwd=ROOT,
-        prepare=lambda: describe_packs(packs, api_url(settings), for_process(settings, at.environment()), paths),
+        prepare=lambda: describe_packs(packs, door.of(settings.cloud), for_process(settings, at.environment()), paths),
         ready=lambda: bool(buses) or all((paths.cars / pack).exists() for pack in packs),
     )
 
 
-def describe_packs(packs: Sequence[str], url: str, environment: Mapping[str, str], paths: Paths) -> None:
+def describe_packs(packs: Sequence[str], way: door.Door, environment: Mapping[str, str], paths: Paths) -> None:
     """Tells the cloud what the simulated packs are, and that they are simulated; what it knows already stays."""
-    told = {pack: json.loads(asked(f"{url}/api/v1/packs/{pack}") or b"{}") for pack in packs}
+    told = {pack: json.loads(way.get(f"/api/v1/packs/{pack}") or b"{}") for pack in packs}
     new = [pack for pack in packs if not told[pack].get("chemistry")]
     if not new:
         return
@@ -211,18 +214,20 @@ def prepare_agent(config: Path, settings: Settings, at: postgres.Login, paths: P
     """Publishes the model that ships where none is published yet, gives the cars their pasts, writes edge.toml."""
     environment = for_process(settings, at.environment())
     root = ROOT / settings.cloud.release_dir / "metadata" / "1.root.json"
-    if not root.exists() or not desired_bundle(api_url(settings)):
+    if not root.exists() or not desired_bundle(door.of(settings.cloud)):
         # Nothing is published yet, or `.local` was removed and with it what the database still speaks of.
         _cloud(environment, "release", "publish", str(next(CHAMPION.glob("*.bundle"))), "--to", "fleet")
     shutil.copyfile(root, paths.trust_root)
     if not all((paths.pasts / f"{pack}.jsonl").exists() for pack in pack_ids(settings)):
         _ours("firmware_bridge", environment, "lives", "--past", str(settings.cars), "-o", str(paths.pasts))
+    if door.of(settings.cloud).access is not None:
+        door.device_token(paths.device_token, DEVICE, environment)
     write_edge_config(config, settings, paths)
 
 
-def desired_bundle(url: str) -> str | None:
+def desired_bundle(way: door.Door) -> str | None:
     """What the agent is told to run; None = nothing yet."""
-    told = json.loads(asked(f"{url}/device/v1/desired?device={DEVICE}") or b"{}")
+    told = json.loads(way.get(f"/device/v1/desired?device={DEVICE}") or b"{}")
     bundle: str | None = told.get("bundle")
     return bundle
 
@@ -239,7 +244,7 @@ def write_edge_config(path: Path, settings: Settings, paths: Paths) -> None:
         'clock = "system"   # cars and cloud are this machine: its own clock is good enough',
         'data_dir = "data"',
         *hot_folder(paths),
-        *uplink(settings),
+        *uplink(settings, paths),
     ]
     for number, pack in enumerate(pack_ids(settings)):
         bus = ("socketcan", buses[number]) if buses else ("slcan", f"../run/{paths.cars.name}/{pack}")
@@ -254,14 +259,14 @@ def write_edge_config(path: Path, settings: Settings, paths: Paths) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def uplink(settings: Settings) -> Sequence[str]:
+def uplink(settings: Settings, paths: Paths) -> Sequence[str]:
     """Returns the agent's way up: by HTTP to the API, or with STACK=full over our MQTT broker."""
-    mqtt = settings.cloud.mqtt
+    mqtt, way = settings.cloud.mqtt, door.of(settings.cloud)
     theirs = mqtt.host != postgres.HOST or mqtt.user or mqtt.ca_file
+    rights = way.edge_lines(paths.device_token)
     if not settings.full or not settings.environment.get("MQTT_HOST") or theirs:
-        return ["[uplink]", f'url = "{api_url(settings)}"']
-    address = f"mqtt://{mqtt.host}:{mqtt.port}"
-    return ["[uplink]", f'url = "{address}"', f'models_url = "{api_url(settings)}"']
+        return ["[uplink]", f'url = "{way.url}"', *rights]
+    return ["[uplink]", f'url = "mqtt://{mqtt.host}:{mqtt.port}"', f'models_url = "{way.url}"', *rights]
 
 
 def hot_folder(paths: Paths, tmpfs: Path = Path("/dev/shm")) -> Sequence[str]:

@@ -76,7 +76,7 @@ def test_a_bare_machine_runs_what_it_can_and_says_how_to_get_the_rest(bare: Path
     }
     assert names(plan.watchers) == ["s3", "mlflow", "prometheus", "alertmanager", "grafana"]
     assert plan.settings.cloud.bus == "direct"
-    assert stack.uplink(plan.settings) == ["[uplink]", f'url = "{stack.api_url(plan.settings)}"']
+    assert stack.uplink(plan.settings, stack.Paths(tmp_path)) == ["[uplink]", f'url = "{stack.api_url(plan.settings)}"']
 
 
 def test_with_a_broker_the_agent_sends_by_mqtt_and_fetches_models_by_http(bare: Path, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_with_a_broker_the_agent_sends_by_mqtt_and_fetches_models_by_http(bare: 
     plan = planned(tmp_path)
     port = plan.settings.cloud.mqtt.port
     assert names(plan.missing)[:2] == ["kafka", "ingest"]
-    assert stack.uplink(plan.settings) == [
+    assert stack.uplink(plan.settings, stack.Paths(tmp_path)) == [
         "[uplink]",
         f'url = "mqtt://127.0.0.1:{port}"',
         f'models_url = "{stack.api_url(plan.settings)}"',
@@ -116,7 +116,9 @@ def test_a_server_of_the_users_takes_the_place_of_ours(bare: Path, tmp_path: Pat
     assert [each.address for each in plan.servers] == [f"127.0.0.1:{port} (yours)"] * 2
     assert plan.settings.cloud.bus == "kafka" and names(plan.ours) == ["ingest", "gateway"]
     assert not {"ingest", "gateway"} & set(names(plan.missing))
-    assert "mqtt" not in "".join(stack.uplink(plan.settings)), "the agent has no right on a broker that asks who it is"
+    assert "mqtt" not in "".join(stack.uplink(plan.settings, stack.Paths(tmp_path))), (
+        "the agent has no right on a broker that asks who it is"
+    )
 
 
 def test_a_server_of_the_users_that_is_away_is_one_sentence(bare: Path, tmp_path: Path) -> None:
