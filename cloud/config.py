@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
-from cloud.bands import Band, Bands
+from shared.bands import Band, Bands
 from shared.errors import ConfigError
 from shared.hosts import plain_is_allowed
 from shared.records import MODES

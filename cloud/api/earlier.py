@@ -14,10 +14,10 @@ from cloud.api.answers import ApiProblem, Json, Problem
 from cloud.api.records import event_record, when
 from cloud.api.state import State, state_of
 from cloud.api.texts import band_text, words
-from cloud.bands import Band, Bands, worst
 from cloud.db import queries_earlier, queries_packs, queries_trend
 from cloud.db.queries_packs import Row
 from cloud.live import iso
+from shared.bands import Band, Bands, worst
 from shared.fields import STATES
 
 router = APIRouter(tags=["earlier system"], default_response_class=Json)

@@ -13,9 +13,9 @@ import numpy as np
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from cloud.bands import Bands
 from cloud.db.connect import Connection
 from cloud.ingest_rows import HEADER, TRAILER, Rows, columns, encode
+from shared.bands import Bands
 from shared.block import Ints
 from shared.records import Estimate, Event, Gap, Report, Session, Single
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from cloud import db
-from cloud.bands import Band, Bands, worst
 from cloud.config import Config, Retention, load, read_env_file
 from cloud.db.telemetry import keep_bands
+from shared.bands import Band, Bands, worst
 from shared.errors import ConfigError
 
 
