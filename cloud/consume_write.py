@@ -231,6 +231,7 @@ class _Offsets:
     def __init__(self, writer: Writer, conn: db.Connection, group: Sequence[_Item]) -> None:
         self._writer, self._conn, self._group = writer, conn, group
         self._at = [i for i, item in enumerate(group) if item.batch is not None]
+        self._buried: set[str] = set()
 
     def begin(self, first: int, end: int) -> None:
         """Messages that are no Batch go with the Batch after them, the last ones with the last."""
@@ -238,7 +239,7 @@ class _Offsets:
 
     def bury(self, index: int, detail: str) -> str:
         record = self._group[self._at[index]].record
-        self._writer.bury(record, "malformed", detail)
+        self._bury(record, "malformed", detail)
         return self._writer.origin(record)
 
     def move(self, items: Sequence[_Item]) -> None:
@@ -262,9 +263,16 @@ class _Offsets:
             return
         key = (record.key or b"").decode("utf-8", "replace")
         detail = _printable(f"{problem} (key {key[:80]!r})")
-        log.warning("message %s is no batch, rejected reason=%s: %s", origin, problem.reason, detail)
-        self._writer.bury(record, problem.reason, detail)
+        self._bury(record, problem.reason, detail)
         queries_bus.bury(self._conn, key if ID.fullmatch(key) else None, problem.reason, detail, origin)
+
+    def _bury(self, record: Record, reason: str, detail: str) -> None:
+        """Once, however often the transaction is tried."""
+        origin = self._writer.origin(record)
+        if origin not in self._buried:
+            self._writer.bury(record, reason, detail)
+            self._buried.add(origin)
+            log.warning("message %s cannot be written, rejected reason=%s: %s", origin, reason, detail)
 
 
 def _printable(text: str) -> str:

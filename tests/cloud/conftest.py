@@ -6,11 +6,14 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
+import kafka_server as kafka_servers
 import pytest
+from conftest import missing
+from kafka_server import KafkaServer
 from pg_process import DEBIAN_15, PgServer, drop_database, fresh_database, is_external, served
 
 from cloud import db
-from cloud.config import Database
+from cloud.config import Database, Kafka
 from cloud.db import flavour
 
 
@@ -77,3 +80,20 @@ def free_port() -> int:
     """A port of 127.0.0.1 that nobody listens on now."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         return int(free.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def kafka_server() -> Iterator[KafkaServer]:
+    """A real Kafka of this session, one broker; a test that kills it starts it again."""
+    problem = kafka_servers.problem()
+    if problem:
+        missing(problem)
+    with kafka_servers.served() as server:
+        yield server
+
+
+@pytest.fixture
+def kafka(kafka_server: KafkaServer) -> Kafka:
+    """Where it is; no topic of ours is there yet."""
+    kafka_server.clear()
+    return kafka_server.settings
