@@ -27,6 +27,7 @@ _EXAMPLES: Final = """examples:
   python -m cloud pack list
   python -m cloud train                   a model from simulated lives, into models/
   python -m cloud release publish models/rul-2.bundle
+  python -m cloud backup twin.backup      the whole database in one file; `restore` fills an empty one from it
   python -m cloud release list            what is published, and what each device is told to run
 
 Settings come from the environment and from .env: DB_HOST DB_PORT DB_NAME DB_USER DB_PASSWORD API_HOST API_PORT ...;
@@ -58,6 +59,13 @@ def parser(training: bool = False) -> argparse.ArgumentParser:
     table = packs.add_parser("import", help="read a CSV table", description=_pack_columns())
     table.add_argument("file", type=Path, metavar="F.csv")
     packs.add_parser("list", help="print all packs as CSV")
+    about = "All of the database in one file, pg_dump's custom format; everything else may go on meanwhile."
+    commands.add_parser("backup", help="write the database to a file", description=about).add_argument(
+        "file", type=Path, metavar="FILE"
+    )
+    commands.add_parser("restore", help="fill an empty database from such a file").add_argument(
+        "file", type=Path, metavar="FILE"
+    )
     add_device(commands)
     add_release(commands)
     _add_train(commands, training)
@@ -98,6 +106,10 @@ def _run(options: argparse.Namespace, config: Config) -> int:
         from cloud.deadletter import run_deadletter
 
         return run_deadletter(options, config)
+    if options.command in ("backup", "restore"):
+        from cloud.backup import run_backup
+
+        return run_backup(options.command, options.file, config.database)
     if options.command == "device":
         return run_device(options, config)
     if options.command == "release":
