@@ -10,7 +10,7 @@ Equal bytes end up side by side, which is what zstd lives on. No Python loop per
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -117,6 +117,24 @@ def decode(data: bytes, columns: int, rows: int) -> tuple[Ints, Mask | None]:
         raise WireError("malformed", f"planes of {raw.size} bytes, {at} expected")
     np.cumsum(values, axis=1, out=values)
     return values, null
+
+
+def decode_single(raws: Sequence[bytes], columns: int) -> tuple[Ints, Mask | None]:
+    """(values (columns, n), null (columns, 1)) of n matrices of one row each.
+
+    raws: decompressed, of one size and with the same code bytes. WireError if they are no such planes.
+    """
+    n = len(raws)
+    # Byte after byte, of all n: so they lie as the planes of one matrix of n rows would.
+    raw = np.ascontiguousarray(np.frombuffer(b"".join(raws), np.uint8).reshape(n, -1).T)
+    codes = raw[:columns, 0]
+    null_code = _NULL_CODE.take(codes)
+    if not _POSSIBLE.take(codes).all() or _DELTA_CODE.take(codes).any() or (null_code == 2).any():
+        raise WireError("malformed", "planes of more than one row, or with an unknown width code")
+    values = np.zeros((columns, n), np.int64)
+    if _fill(values, raw.reshape(-1), columns * n, _FIRST_CODE.take(codes)) != raw.size:
+        raise WireError("malformed", f"planes of {len(raws[0])} bytes, others expected")
+    return values, (null_code == 1).reshape(-1, 1) if null_code.any() else None
 
 
 def _filled(values: Ints, null: Mask) -> Ints:

@@ -37,8 +37,8 @@ from shared.wire_pb2 import Block as PbBlock
 from shared.wire_pb2 import Layout as PbLayout
 from shared.wire_pb2 import Receipt as PbReceipt
 
-_HEAD_ROWS: Final = 5  # seq step, mono step, t - mono, quality index, alarm index
-_MAX_TIME: Final = 2**62
+HEAD_ROWS: Final = 5  # seq step, mono step, t - mono, quality index, alarm index
+MAX_TIME: Final = 2**62
 _FLOAT32_EXPONENT: Final = 0x7F800000  # all ones: infinity or not a number
 _MEDIAN_FROM_CELLS: Final = 3
 _LEAST_COLUMNS: Final = 8
@@ -81,7 +81,7 @@ def decode_batch(body: bytes) -> Batch:
         raise WireError("malformed", "the body is not a packtwin Batch") from error
     if message.schema != SCHEMA:
         raise WireError("unknown_schema", f"schema {message.schema} is not known here (known: {SCHEMA})")
-    if (columns := sum(map(_declared_columns, message.layouts))) > MAX_COLUMNS:
+    if (columns := sum(map(declared_columns, message.layouts))) > MAX_COLUMNS:
         raise WireError("too_large", f"layouts of {columns} columns in a batch, at most {MAX_COLUMNS}")
     layouts = [decode_layout(pb.SerializeToString(deterministic=True)) for pb in message.layouts]
     rows = values = notes = 0
@@ -89,7 +89,7 @@ def decode_batch(body: bytes) -> Batch:
         if not 1 <= block.rows <= MAX_ROWS or block.layout >= len(layouts):
             raise WireError("malformed", f"a block of {block.rows} rows with layout {block.layout} of {len(layouts)}")
         rows += block.rows
-        values += block.rows * _plane_rows(layouts[block.layout])
+        values += block.rows * plane_rows(layouts[block.layout])
         notes += len(block.qualities) + len(block.alarms)
     if max(rows, notes) > MAX_ROWS or values > MAX_VALUES:
         raise WireError("too_large", f"a batch of {rows} rows, {values} values; at most {MAX_ROWS}, {MAX_VALUES}")
@@ -171,7 +171,7 @@ def _put_block(message: PbBlock, block: SampleBlock, layout_index: int) -> None:
     message.layout = layout_index
     message.rows = rows
     message.first_seq, message.first_mono, message.mono_unit_ns = int(block.seq[0]), int(mono[0]), unit
-    matrix = np.zeros((_plane_rows(block.layout), rows), np.int64)
+    matrix = np.zeros((plane_rows(block.layout), rows), np.int64)
     if rows > 1:
         message.seq_step, message.mono_step = int(block.seq[1] - block.seq[0]), int(mono[1] - mono[0])
         np.subtract(block.seq[1:] - message.seq_step, block.seq[:-1], out=matrix[0, 1:])
@@ -181,14 +181,14 @@ def _put_block(message: PbBlock, block: SampleBlock, layout_index: int) -> None:
     message.t_offset_ns = int(offset[undated.argmin()]) if not undated.all() else 0
     matrix[2] = np.where(undated, 0, offset - message.t_offset_ns)
     matrix[3], matrix[4] = block.quality_index, block.alarm_index
-    data = matrix[_HEAD_ROWS : _HEAD_ROWS + block.layout.width]
+    data = matrix[HEAD_ROWS : HEAD_ROWS + block.layout.width]
     data[:] = block.rows
     missing = block.rows == NULL
     null: planes.Mask | None = None
     if undated.any() or missing.any():
         null = np.zeros(matrix.shape, np.bool_)
         null[2] = undated
-        null[_HEAD_ROWS : _HEAD_ROWS + block.layout.width] = missing
+        null[HEAD_ROWS : HEAD_ROWS + block.layout.width] = missing
     _fold(matrix, missing if null is not None else None, block.layout)
     slices = block.layout.slices
     message.planes = planes.encode(matrix, null, [_under_head(at) for at in (slices["cells"], slices["temps"])])
@@ -204,33 +204,24 @@ def _block(message: PbBlock, layouts: list[Layout]) -> SampleBlock:
     rows = message.rows
     layout = layouts[message.layout]
     firsts = (message.first_seq, message.first_mono, message.seq_step, message.mono_step, abs(message.t_offset_ns))
-    if not 1 <= message.mono_unit_ns <= 1_000_000_000 or max(firsts) >= _MAX_TIME:
+    if not 1 <= message.mono_unit_ns <= 1_000_000_000 or max(firsts) >= MAX_TIME:
         raise WireError("malformed", "a block with an impossible first seq or mono_ns")
-    matrix, null = planes.decode(message.planes, _plane_rows(layout), rows)
+    matrix, null = planes.decode(message.planes, plane_rows(layout), rows)
     seq, mono = _positions(message, matrix[:2])
-    data = matrix[_HEAD_ROWS : _HEAD_ROWS + layout.width]
-    missing = null[_HEAD_ROWS : _HEAD_ROWS + layout.width] if null is not None else None
-    _unfold(matrix, layout, missing)
-    low, span = layout.limits
-    impossible = (data - low).view(np.uint64) > span
-    if missing is not None:
-        impossible &= ~missing
-        data[missing] = NULL
-        if null is not None and (null[[0, 1, 3, 4]].any() or null[_HEAD_ROWS + layout.width :].any()):
-            raise WireError("malformed", "a block without seq or mono_ns")
-    bits = layout.float32
-    if bits.size and ((data[bits] & _FLOAT32_EXPONENT == _FLOAT32_EXPONENT) & (data[bits] != NULL)).any():
-        raise WireError("malformed", f"an extra of {message.pack_id} is not a number")
+    if null is not None and (null[[0, 1, 3, 4]].any() or null[HEAD_ROWS + layout.width :].any()):
+        raise WireError("malformed", "a block without seq or mono_ns")
+    data, impossible = unfolded(matrix, null, layout)
     if impossible.any():
         column = int(np.flatnonzero(impossible.any(axis=1))[0])
-        raise WireError("malformed", f"{layout.columns[column].name} of {message.pack_id} holds an impossible value")
-    limit = _MAX_TIME // message.mono_unit_ns
-    if seq[0] < 0 or seq[-1] >= _MAX_TIME or mono[0] < 0 or mono[-1] >= limit:  # `check`: they ascend
+        name = layout.columns[column].name
+        raise WireError("malformed", f"{name} of {message.pack_id} holds an impossible value or is not a number")
+    limit = MAX_TIME // message.mono_unit_ns
+    if seq[0] < 0 or seq[-1] >= MAX_TIME or mono[0] < 0 or mono[-1] >= limit:  # `check`: they ascend
         raise WireError("malformed", "seq or mono_ns runs out of range")
     mono_ns = mono * message.mono_unit_ns
     t_ns = mono_ns + message.t_offset_ns
-    if matrix[2:_HEAD_ROWS].any():  # rarely: the clock was set, something is missing, an alarm stands
-        if np.abs(matrix[2]).max() >= _MAX_TIME:
+    if matrix[2:HEAD_ROWS].any():  # rarely: the clock was set, something is missing, an alarm stands
+        if np.abs(matrix[2]).max() >= MAX_TIME:
             raise WireError("malformed", "t_ns is out of range")
         t_ns += matrix[2]
         _require_indices(matrix[3], len(message.qualities), "quality")
@@ -251,12 +242,29 @@ def _block(message: PbBlock, layouts: list[Layout]) -> SampleBlock:
     )
 
 
-def _plane_rows(layout: Layout) -> int:
-    return _HEAD_ROWS + layout.width + (1 if layout.cells >= _MEDIAN_FROM_CELLS else 0)
+def unfolded(matrix: Ints, null: planes.Mask | None, layout: Layout) -> tuple[Ints, planes.Mask]:
+    """(scaled integers (layout.width, n), which of them no Sample can have), of what `planes` gives; in its place."""
+    data = matrix[HEAD_ROWS : HEAD_ROWS + layout.width]
+    missing = null[HEAD_ROWS : HEAD_ROWS + layout.width] if null is not None else None
+    _unfold(matrix, layout, missing)
+    low, span = layout.limits
+    impossible = (data - low).view(np.uint64) > span
+    bits = layout.float32
+    if bits.size:
+        impossible[bits] |= data[bits] & _FLOAT32_EXPONENT == _FLOAT32_EXPONENT
+    if missing is not None:
+        impossible &= ~missing
+        np.copyto(data, NULL, where=missing)
+    return data, impossible
+
+
+def plane_rows(layout: Layout) -> int:
+    """How many rows of planes a Layout has."""
+    return HEAD_ROWS + layout.width + (1 if layout.cells >= _MEDIAN_FROM_CELLS else 0)
 
 
 def _under_head(at: slice) -> slice:
-    return slice(_HEAD_ROWS + at.start, _HEAD_ROWS + at.stop)
+    return slice(HEAD_ROWS + at.start, HEAD_ROWS + at.stop)
 
 
 def _positions(message: PbBlock, steps: Ints) -> Ints:
@@ -270,7 +278,7 @@ def _positions(message: PbBlock, steps: Ints) -> Ints:
 
 def _fold(matrix: Ints, missing: planes.Mask | None, layout: Layout) -> None:
     """Makes columns small: a minimum becomes value - min, a maximum max - value, a cell its distance to the median."""
-    data, at = matrix[_HEAD_ROWS:], layout.slices
+    data, at = matrix[HEAD_ROWS:], layout.slices
     for k, position in enumerate(layout.spanned):
         low = at["spans"].start + 2 * k
         data[low] = data[position] - data[low]
@@ -287,7 +295,7 @@ def _fold(matrix: Ints, missing: planes.Mask | None, layout: Layout) -> None:
 
 
 def _unfold(matrix: Ints, layout: Layout, missing: planes.Mask | None) -> None:
-    data, at = matrix[_HEAD_ROWS:], layout.slices
+    data, at = matrix[HEAD_ROWS:], layout.slices
     if layout.cells >= _MEDIAN_FROM_CELLS:
         data[at["cells"]] += matrix[-1]
     for k, position in enumerate(layout.spanned):
@@ -316,7 +324,7 @@ def _alarms(codes: tuple[str, ...]) -> tuple[str, ...]:
     return codes
 
 
-def _declared_columns(message: PbLayout) -> int:
+def declared_columns(message: PbLayout) -> int:
     """About how many columns the Layout asks for, before any is made; what is impossible is judged by `_layout`."""
     named = 3 * len(message.scalars) + len(message.steps) + len(message.extra_names)
     return min(_LEAST_COLUMNS + named + message.cells + message.temps + message.balancing_words, 4 * MAX_CELLS)
@@ -394,7 +402,7 @@ def _record(message: Any, names: Iterable[str]) -> dict[str, Any]:
         "mono_ns": head.mono_ns,
         "t_ns": head.t_ns if head.HasField("t_ns") else None,
     }
-    if values["t_ns"] is not None and abs(head.t_ns) >= _MAX_TIME:
+    if values["t_ns"] is not None and abs(head.t_ns) >= MAX_TIME:
         raise WireError("malformed", "t_ns is out of range")
     for name in names:
         field = message.DESCRIPTOR.fields_by_name[name]
