@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -20,13 +20,15 @@ from cloud.kafka import BATCHES, Record
 from shared.batch import Batch
 from shared.errors import PacktwinError, WireError
 from shared.fields import ID
-from shared.wire import decode_batch
+from shared.wire_many import Decoded, decode_batches
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 MAX_TRANSACTION_ROWS: Final = 10_000
 _DETAIL_CHARS: Final = 200
+_TOGETHER_BYTES: Final = 256 << 10
+"""Messages that are decoded at once; a Batch in memory is ten times its bytes."""
 
 
 class Superseded(PacktwinError):
@@ -148,10 +150,8 @@ class Writer:
         outcomes: list[Outcome] = []
         group: list[_Item] = []
         rows = 0
-        for record in records:
-            if record.offset < self.next_offsets[record.partition]:
-                continue
-            group.append(self._item(record))
+        for record, decoded in _decoded(record for record in records if not self._is_written(record)):
+            group.append(self._item(record, decoded))
             batch = group[-1].batch
             rows += len(batch) if batch is not None else 1
             if rows >= MAX_TRANSACTION_ROWS:
@@ -159,13 +159,15 @@ class Writer:
                 group, rows = [], 0
         return outcomes + self._commit(group)
 
-    def _item(self, record: Record) -> _Item:
+    def _is_written(self, record: Record) -> bool:
+        return record.offset < self.next_offsets[record.partition]
+
+    def _item(self, record: Record, decoded: Decoded) -> _Item:
         start, end = self.next_offsets[record.partition], record.offset + 1
         self.next_offsets[record.partition] = end
-        try:
-            return _Item(record, start, end, decode_batch(record.value or b""), None)
-        except WireError as error:
-            return _Item(record, start, end, None, error)
+        if isinstance(decoded, WireError):
+            return _Item(record, start, end, None, decoded)
+        return _Item(record, start, end, decoded, None)
 
     def _commit(self, group: Sequence[_Item]) -> list[Outcome]:
         if not group:
@@ -273,6 +275,19 @@ class _Offsets:
             self._writer.bury(record, reason, detail)
             self._buried.add(origin)
             log.warning("message %s cannot be written, rejected reason=%s: %s", origin, reason, detail)
+
+
+def _decoded(records: Iterable[Record]) -> Iterator[tuple[Record, Decoded]]:
+    """Each message with what it holds."""
+    together: list[Record] = []
+    size = 0
+    for record in records:
+        together.append(record)
+        size += len(record.value or b"")
+        if size >= _TOGETHER_BYTES:
+            yield from zip(together, decode_batches([one.value or b"" for one in together]), strict=True)
+            together, size = [], 0
+    yield from zip(together, decode_batches([one.value or b"" for one in together]), strict=True)
 
 
 def _printable(text: str) -> str:
