@@ -13,8 +13,9 @@ from pathlib import Path
 
 from settings import ROOT
 
-from cloud.access import api_token, door_of
+from cloud.access import API_TOKEN_FILE, api_token, door_of
 from cloud.config import Access, Config
+from cloud.tls import fingerprint_of
 from shared.errors import PacktwinError
 
 ANY_HOST: Mapping[str, str] = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -43,6 +44,16 @@ class Door:
                 return body if answer.status == 200 else None
         except (OSError, http.client.HTTPException, ValueError):
             return None
+
+    def sentences(self) -> list[str]:
+        """Returns what a person must know who comes from another machine; [] on loopback."""
+        said = []
+        if self.access is not None:
+            file = self.access.tls_dir / API_TOKEN_FILE
+            said.append("log in with API_TOKEN" if self.access.api_token else f"log in with the token in {file}")
+        if self.ca_file is not None:
+            said.append(f"devices and browsers trust {self.ca_file}, SHA-256 {fingerprint_of(self.ca_file)}")
+        return said
 
     def edge_lines(self, token_file: Path) -> list[str]:
         """Returns what the agent's [uplink] needs beside the address."""

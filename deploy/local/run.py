@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import board
+import door
 import full
 import postgres
 import stack
@@ -46,7 +47,9 @@ def run(paths: stack.Paths) -> int:
             found = _found(paths)
             if settings.full and found is not None:
                 say("\n" + board.show(found, at)[0])
-            say(f"\n  open http://localhost:{settings.cloud.api_port}    (Ctrl-C or 'make stop' ends it)\n")
+            say(f"\n  open {stack.page_url(settings)}    (Ctrl-C or 'make stop' ends it)\n")
+            for sentence in door.of(settings.cloud).sentences():
+                say(f"  {sentence}")
             supervisor.keep()
     return 0
 

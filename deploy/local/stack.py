@@ -146,6 +146,11 @@ def api_url(settings: Settings) -> str:
     return door.of(settings.cloud).url
 
 
+def page_url(settings: Settings) -> str:
+    """Returns what a person on this machine opens; a certificate knows `localhost` as well as the address."""
+    return api_url(settings).replace("//127.0.0.1:", "//localhost:")
+
+
 def migrate(environment: Mapping[str, str]) -> None:
     """Brings the schema up to date; PacktwinError with the command's own sentence when it fails."""
     _cloud(environment, "migrate")
