@@ -65,6 +65,7 @@ check: $(STAMPS)/dev $(PAGE) ## ruff, mypy strict, import-linter, tsc
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@MYPYPATH=deploy/local $(PY) -m mypy deploy/local/*.py
+	@MYPYPATH=deploy/grafana $(PY) -m mypy deploy/grafana/*.py
 	@.venv/bin/lint-imports
 	@$(PY) deploy/local/page.py check
 

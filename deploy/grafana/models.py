@@ -135,7 +135,7 @@ def _predictions() -> list[Json]:
         """,
         series=True,
     )
-    rate = prom('sum by (battery_id) (increase(battery_predictions_total{job="api"}[1h]))', "{{battery_id}}")
+    rate = prom('sum by (battery_id) (increase(battery_predictions_total{job!="agent"}[1h]))', "{{battery_id}}")
     return [
         bars("Who answers now", "Packs by the model whose answer holds, or by why there is none.", now, x="answer",
              unit="short", size=(8, 8)),
