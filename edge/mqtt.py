@@ -19,7 +19,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edge.transport import Forbidden, Unavailable, plainly
+from edge.transport import Forbidden, Unavailable, unreachable
 
 CONNECT_S: Final = 5.0
 KEEPALIVE_S: Final = 60
@@ -166,7 +166,7 @@ class Link:
         try:
             self._client.connect(broker.host, broker.port, KEEPALIVE_S, clean_start=True)
         except (OSError, ValueError) as error:
-            raise Unavailable(plainly(error)) from None
+            raise unreachable(error) from None
         sock = self._client.socket()
         if isinstance(sock, socket.socket):  # else a batch waits 40 ms for the broker's word on what went before it
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

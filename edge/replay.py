@@ -25,6 +25,7 @@ from shared.errors import PacktwinError
 _CHUNK_ROWS: Final = 500
 MOST_PENDING: Final = 4000
 _PATIENCE_S: Final = 120.0
+_FORBIDDEN_S: Final = 10.0  # a token that was just made is known everywhere by then
 _SECOND_NS: Final = 1_000_000_000
 _MAX_BYTES: Final = 256 << 20
 
@@ -145,6 +146,8 @@ class _Road:
             self._shown(self.acked, state.problem or "")
             if state.problem is None:
                 self._last_good_ns = now_ns
+            elif state.forbidden and now_ns - self._last_good_ns > _FORBIDDEN_S * _SECOND_NS:
+                raise PacktwinError(f"{state.problem}; nothing is lost, run it again then")
             elif now_ns - self._last_good_ns > _PATIENCE_S * _SECOND_NS:
                 raise PacktwinError(f"{state.problem}: gave up after {_PATIENCE_S:.0f} s, run it again when it is back")
             time.sleep(min(progress.wait_s, 1.0))

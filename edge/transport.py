@@ -40,6 +40,10 @@ class Unavailable(PacktwinError):
         self.retry_after_s = retry_after_s
 
 
+class Untrusted(Unavailable):
+    """Somebody answers, but cannot show that it is the cloud: nothing is sent there."""
+
+
 class Forbidden(PacktwinError):
     """The cloud does not accept this device's token (401, 403): keep the records until a person has put it right."""
 
@@ -185,20 +189,23 @@ class HttpTransport:
                 raise Unavailable(f"the answer to {path} is larger than {_MAX_ANSWER_BYTES} bytes")
             answer.release_conn()
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise Unavailable(plainly(error)) from None
+            raise unreachable(error) from None
         return answer, data
 
 
 def checked_origin(url: str, token: str, plaintext_hosts: Collection[str]) -> tuple[urllib3.util.Url, str]:
     """(origin, path before /device/v1); ConfigError where the address must not be used."""
-    origin = checked_address(url, "http", token, plaintext_hosts)
+    origin = checked_address(url, "http", plaintext_hosts)
+    check_token(origin, token)
     return origin, (origin.path or "").rstrip("/")
 
 
-def checked_address(url: str, plain: str, token: str, plaintext_hosts: Collection[str]) -> urllib3.util.Url:
-    """The parts of uplink.url, whose scheme is `plain` or `plain`s; ConfigError where it must not be used.
+def checked_address(
+    url: str, plain: str, plaintext_hosts: Collection[str], key: str = "uplink.url"
+) -> urllib3.util.Url:
+    """The parts of an address whose scheme is `plain` or `plain`s; ConfigError, naming `key`, where it is no good.
 
-    Clear text only to this machine and to `plaintext_hosts`; beyond this machine never without a token.
+    Clear text goes only to this machine and to `plaintext_hosts`.
     """
     try:
         address = urllib3.util.parse_url(url)
@@ -206,20 +213,24 @@ def checked_address(url: str, plain: str, token: str, plaintext_hosts: Collectio
     except (urllib3.exceptions.LocationParseError, ValueError):
         address, query = urllib3.util.Url(), None
     if address.scheme not in (plain, f"{plain}s") or not address.host or query:
-        raise ConfigError(
-            f'uplink.url = "{url}" must look like {plain}s://cloud.example ({plain}:// only to this machine)'
-        )
+        raise ConfigError(f'{key} = "{url}" must look like {plain}s://cloud.example ({plain}:// only to this machine)')
+    if plain == "mqtt" and address.path not in (None, "", "/"):
+        raise ConfigError(f'{key} = "{url}" has a path: a broker has a host and a port only')
     host = address.host.strip("[]").lower()
     if address.scheme == plain and not plain_is_allowed(host, plaintext_hosts):
         raise ConfigError(
-            f'uplink.url = "{url}" would send in clear text: use {plain}s://, '
+            f'{key} = "{url}" would send in clear text: use {plain}s://, '
             f"or name {host} in ALLOW_PLAINTEXT_HOSTS if the network between is your own"
         )
-    if not is_loopback(host) and not token:
-        raise ConfigError(f'uplink.url = "{url}" leaves this machine: set uplink.token_file to the device\'s token')
+    return address
+
+
+def check_token(address: urllib3.util.Url, token: str) -> None:
+    """ConfigError where uplink.url leaves this machine without a token, or with something that is none."""
+    if not is_loopback((address.host or "").strip("[]")) and not token:
+        raise ConfigError(f'uplink.url = "{address}" leaves this machine: set uplink.token_file to the device\'s token')
     if any(not 0x20 < ord(char) < 0x7F for char in token):
         raise ConfigError("uplink.token_file holds more than one token: keep just the one that `device add` printed")
-    return address
 
 
 def check_ca(ca_file: str | None) -> None:
@@ -277,10 +288,20 @@ def _date_ns(value: str) -> int | None:
         return None
 
 
+def unreachable(error: Exception) -> Unavailable:
+    """What a failed connection means: Unavailable, or Untrusted for a certificate that is not the cloud's."""
+    return (Untrusted if _is_untrusted(error) else Unavailable)(plainly(error))
+
+
+def _is_untrusted(error: Exception) -> bool:
+    reason = getattr(error, "reason", None) or error
+    return isinstance(reason, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in str(reason)
+
+
 def plainly(error: Exception) -> str:
     """What went wrong, without the object names that urllib3 puts before it."""
     reason = getattr(error, "reason", None) or error
-    if isinstance(reason, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in str(reason):
+    if _is_untrusted(error):
         match = _VERIFY_FAILED.search(str(reason))
         why = match[1] if match else "it cannot be verified"
         cure = "uplink.ca_file to its CA, or uplink.url to a name in the certificate"

@@ -13,7 +13,7 @@ import numpy as np
 from edge.clock import Clock
 from edge.outbox import Outbox, OutboxError
 from edge.outbox_records import Taken, only
-from edge.transport import Desired, Forbidden, Refused, Transport, Unavailable
+from edge.transport import Desired, Forbidden, Refused, Transport, Unavailable, Untrusted
 from shared.batch import Batch
 from shared.records import MODES, Receipt, Rejected
 from shared.wire import encode_batch
@@ -52,11 +52,15 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UplinkState:
-    """For the page and the metrics. latency_s: of the last answered request. problem: one sentence, None = all well."""
+    """For the page and the metrics. latency_s: of the last answered request. problem: one sentence, None = all well.
+
+    forbidden: the problem is a token or a certificate, which time alone will not cure.
+    """
 
     mode: str
     connected: bool = False
     problem: str | None = None
+    forbidden: bool = False
     latency_s: float | None = None
     last_ok_mono_ns: int | None = None
     sent_bytes: int = 0
@@ -228,7 +232,7 @@ class Uplink:
         if self.state.problem is not None:
             log.info("uplink is back")
         self._failures = 0
-        self.state = replace(self.state, connected=True, problem=None, last_ok_mono_ns=now_mono_ns)
+        self.state = replace(self.state, connected=True, problem=None, forbidden=False, last_ok_mono_ns=now_mono_ns)
 
     def _back_off(self, error: Exception, now_mono_ns: int) -> Progress:
         if self.state.problem is None or (isinstance(error, Forbidden) and self.state.problem != str(error)):
@@ -241,7 +245,13 @@ class Uplink:
         # After an outage the newest rows go first, whatever the mode had in mind.
         self._live_due_ns = 0
         self._live_since_ns = None
-        self.state = replace(self.state, connected=False, problem=str(error), failures=self.state.failures + 1)
+        self.state = replace(
+            self.state,
+            connected=False,
+            problem=str(error),
+            forbidden=isinstance(error, Forbidden | Untrusted),
+            failures=self.state.failures + 1,
+        )
         return Progress(wait_s=wait_s)
 
 

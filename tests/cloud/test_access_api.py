@@ -28,6 +28,7 @@ from cloud.api.gate import COOKIE, OPEN_PATHS, Gate, Refusal
 from cloud.api.reader import Reader
 from cloud.config import Access, Config, Database, Mqtt
 from cloud.tls import Authority
+from edge.__main__ import main as edge
 from edge.transport import Forbidden, HttpTransport, Unavailable
 from shared.wire import decode_receipt, encode_batch
 
@@ -323,3 +324,35 @@ def test_what_the_agents_transport_makes_of_each_refusal(api: Api, config: Confi
     assert receipt.accepted == ((0, 2),)
     assert decode_receipt(api.client.post(UPLOAD, content=body, headers={**PROTOBUF, **bearer(token)}).content)
     assert rows(config.database) == 3
+
+
+def test_a_replay_that_is_refused_ends_soon_with_the_sentence(
+    api: Api, config: Config, token: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """It tried for two minutes, as if the cloud were away."""
+    monkeypatch.setattr("edge.replay._FORBIDDEN_S", 0.5)
+    other = Authority(tmp_path / "other")
+    other.prepare(datetime.now(UTC))
+    (tmp_path / "m.toml").write_text(
+        '[csv]\ntime = "t"\nstart = 2026-01-01T00:00:00Z\n[fields]\npack_v = { from = "V" }\n'
+    )
+    (tmp_path / "trip.csv").write_text("t,V\n" + "".join(f"{n},{300 + n}\n" for n in range(20)))
+    ours = config.access.tls_dir / "ca.pem"
+
+    def replay(sent: str, ca: Path) -> tuple[int, str]:
+        (tmp_path / "token").write_text(sent)
+        told = f'url = "https://127.0.0.1:{api.port}"\ntoken_file = "token"\nca_file = "{ca}"\n'
+        source = '[[source]]\npack_id = "A"\nchannel = "c"\nmapping = "mapping.toml"\n'
+        (tmp_path / "edge.toml").write_text(f'device = "car-1"\n[uplink]\n{told}{source}')
+        words = ["replay", str(tmp_path / "trip.csv"), "--mapping", str(tmp_path / "m.toml")]
+        return edge([*words, "--config", str(tmp_path / "edge.toml")]), capsys.readouterr().err
+
+    code, said = replay("wrong", ours)
+    assert code == 1 and "401 (This token is wrong, or it was revoked.)" in said
+    code, said = replay(token, other.ca_file)
+    assert code == 1 and "certificate is not trusted" in said
+    assert rows(config.database) == 0
+    code, said = replay(token, ours)
+    assert code == 0, said
+    assert rows(config.database) == 20
