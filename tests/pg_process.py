@@ -23,6 +23,7 @@ import timescale_stand_in
 
 from cloud import db
 from cloud.config import Database
+from cloud.db import flavour
 from cloud.db.connect import DatabaseAway
 
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
@@ -148,3 +149,4 @@ def _prepare(database: Database, stand_in: bool) -> None:
         db.migrate(conn)
         if stand_in:
             timescale_stand_in.install(conn)
+            assert flavour.has_hypertable(conn) and flavour.has_aggregates(conn)

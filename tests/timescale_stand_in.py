@@ -23,10 +23,13 @@ CREATE FUNCTION create_hypertable(relation regclass, dimension name) RETURNS voi
 BEGIN
     EXECUTE format('CREATE INDEX %I ON %s (%I DESC)', relation || '_t_idx', relation, dimension);
 END $$;
-CREATE PROCEDURE add_columnstore_policy(hypertable regclass, after interval, initial_start timestamptz)
-    LANGUAGE plpgsql AS $$ BEGIN ASSERT initial_start > now(), 'a job would run beside the tests'; END $$;
+CREATE PROCEDURE add_columnstore_policy(hypertable regclass, after interval, if_not_exists bool,
+    initial_start timestamptz) LANGUAGE plpgsql AS $$
+BEGIN
+    ASSERT initial_start > now(), 'a job would run beside the tests';
+END $$;
 
-CREATE TABLE stand_in_aggregate (name regclass PRIMARY KEY, width interval NOT NULL, watermark timestamptz NOT NULL);
+CREATE TABLE stand_in_aggregate (name text PRIMARY KEY, width interval NOT NULL, watermark timestamptz NOT NULL);
 
 CREATE PROCEDURE refresh_continuous_aggregate(aggregate regclass, first timestamptz, until timestamptz)
     LANGUAGE plpgsql AS $$
@@ -34,18 +37,19 @@ DECLARE
     width interval;
 BEGIN
     COMMIT; -- an error inside a transaction, as the real one is
-    SELECT a.width INTO STRICT width FROM stand_in_aggregate a WHERE a.name = aggregate;
+    SELECT a.width INTO STRICT width FROM stand_in_aggregate a WHERE a.name = aggregate::text;
     ASSERT time_bucket(width, first) = first AND time_bucket(width, until) = until AND first < until, 'whole buckets';
     EXECUTE format('DELETE FROM %I WHERE bucket >= $1 AND bucket < $2', aggregate || '_stored') USING first, until;
     EXECUTE format('INSERT INTO %I SELECT * FROM %I WHERE bucket >= $1 AND bucket < $2',
                    aggregate || '_stored', aggregate || '_direct') USING first, until;
-    EXECUTE format('UPDATE stand_in_aggregate SET watermark = greatest(watermark,
-                    (SELECT max(bucket) FROM %I) + width) WHERE name = $1', aggregate || '_stored') USING aggregate;
+    EXECUTE format('UPDATE stand_in_aggregate
+                    SET watermark = greatest(watermark, (SELECT max(bucket) FROM %I) + width) WHERE name = $1',
+                   aggregate || '_stored') USING aggregate::text;
 END $$;
 
 CREATE FUNCTION drop_chunks(relation regclass, older_than timestamptz) RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE
-    is_aggregate bool := EXISTS (SELECT FROM stand_in_aggregate WHERE name = relation);
+    is_aggregate bool := EXISTS (SELECT FROM stand_in_aggregate WHERE name = relation::text);
     stored text := CASE WHEN is_aggregate THEN relation || '_stored' ELSE relation::text END;
     t text := CASE WHEN is_aggregate THEN 'bucket' ELSE 't' END;
     width interval := CASE WHEN is_aggregate THEN interval '10 days' ELSE interval '1 day' END;
@@ -69,15 +73,15 @@ CREATE VIEW \1_direct AS \2;
 CREATE TABLE \1_stored AS SELECT * FROM \1_direct WITH NO DATA;
 CREATE INDEX ON \1_stored (pack_key, bucket DESC);
 CREATE VIEW \1 AS
-SELECT * FROM \1_stored WHERE bucket < (SELECT watermark FROM stand_in_aggregate WHERE name = '\1'::regclass)
+SELECT * FROM \1_stored WHERE bucket < (SELECT watermark FROM stand_in_aggregate WHERE name = '\1')
 UNION ALL
-SELECT * FROM \1_direct WHERE bucket >= (SELECT watermark FROM stand_in_aggregate WHERE name = '\1'::regclass);
+SELECT * FROM \1_direct WHERE bucket >= (SELECT watermark FROM stand_in_aggregate WHERE name = '\1');
 INSERT INTO stand_in_aggregate VALUES ('\1', \3, '-infinity');
 """
 
 
 def install(conn: db.Connection) -> None:
-    """Makes a migrated, empty database of ours the stand-in's."""
+    """Makes a migrated database of ours the stand-in's, if it is empty."""
     conn.execute(_STUBS.encode())
     original = flavour.text
     with mock.patch.object(flavour, "text", lambda step: translated(original(step))), conn.transaction():

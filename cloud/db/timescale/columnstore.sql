@@ -2,4 +2,6 @@
 ALTER TABLE sample SET (
     timescaledb.enable_columnstore = true, timescaledb.segmentby = 'pack_key', timescaledb.orderby = 't'
 );
-CALL add_columnstore_policy('sample', after => INTERVAL '7 days', initial_start => now() + INTERVAL '1 hour');
+CALL add_columnstore_policy(
+    'sample', after => INTERVAL '7 days', if_not_exists => true, initial_start => now() + INTERVAL '1 hour'
+);
