@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from edge.clock import Clock, kernel_boot_id
 from edge.config import Config
@@ -34,6 +34,9 @@ from edge.transport import transport_of
 from edge.uplink import Uplink, UplinkSettings
 from edge.watchdog import Pulse, Systemd, keep_told
 from shared.errors import ConfigError
+
+if TYPE_CHECKING:
+    from edge.readable import Readable
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +81,7 @@ class Agent:
             self._opened = opened.pop_all()
         settings = UplinkSettings(mode=config.uplink.mode)
         self.uplink = Uplink(self.outbox, transport, self.clock, settings) if transport else None
+        self.readable = _readable(config, self.lanes)
         self.started_ns = self.clock.mono_ns()
         self.pulse = Pulse(self._patience_s(), self.started_ns)
         self.store_problem: str | None = None
@@ -101,6 +105,8 @@ class Agent:
             tasks.append(group.create_task(_in_daemon("updates", self._update), name="updates"))
             if self.uplink is not None:
                 tasks.append(group.create_task(_in_daemon("uplink", self._send), name="uplink"))
+            if self.readable is not None:
+                tasks.append(group.create_task(_in_daemon("readable", self._mirror), name="readable"))
             await stop.wait()
             self.models.stop()
             for task in tasks:
@@ -180,6 +186,13 @@ class Agent:
             self._beat("uplink")
             wait_s = max(wait_s - _WAIT_SLICE_S, 0.0) or self.uplink.step(self.clock.mono_ns()).wait_s
 
+    def _mirror(self, stopping: threading.Event) -> None:
+        assert self.readable is not None
+        wait_s = 0.0
+        while not stopping.wait(wait_s):
+            wait_s = self.readable.step()
+        self.readable.close()
+
     def _update(self, stopping: threading.Event) -> None:
         self.models.update(stopping, lambda: self.uplink.state.desired_bundle if self.uplink else None)
 
@@ -243,6 +256,14 @@ async def _until_signal(agent: Agent) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await agent.run(stop)
+
+
+def _readable(config: Config, lanes: list[Lane]) -> Readable | None:
+    if config.readable is None:
+        return None
+    from edge.readable import Readable  # and with it MQTT, which most do not need
+
+    return Readable(config.readable, config.device, lanes)
 
 
 async def _next_tick() -> None:

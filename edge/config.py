@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Final
@@ -38,6 +38,24 @@ class UplinkConfig:
     plaintext_hosts: tuple[str, ...] = ()
     ca_file: Path | None = None
     models_url: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadableConfig:
+    """The broker that shows live values to other software. discovery: Home Assistant's prefix, "" = none.
+
+    earlier: also the earlier system's topic. interval_s: that of the Samples.
+    """
+
+    host: str
+    port: int
+    tls: bool
+    user: str = ""
+    password: str = field(default="", repr=False)
+    ca_file: Path | None = None
+    discovery: str = "homeassistant"
+    earlier: bool = False
+    interval_s: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +104,7 @@ class Config:
     prediction_s: float
     trust_root: Path | None  # root metadata of the repository that models come from; None = no model is installed
     uplink: UplinkConfig
+    readable: ReadableConfig | None
     outbox: OutboxConfig
     page: Listen
     metrics: Listen
@@ -110,17 +129,19 @@ def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
     table = Table(read_toml(path), str(path))
     folder = path.absolute().parent
     device = table.id("device")
+    sample_s = _override(table, "sample_s", environ, "TELEMETRY_INTERVAL").number("sample_s", 1.0, lo=0.1, hi=3600.0)
     config = Config(
         path=path,
         device=device,
         clock=table.choice("clock", "trusted", among=CLOCKS),
-        sample_s=_override(table, "sample_s", environ, "TELEMETRY_INTERVAL").number("sample_s", 1.0, lo=0.1, hi=3600.0),
+        sample_s=sample_s,
         prediction_s=_override(table, "prediction_s", environ, "PREDICTION_INTERVAL").number(
             "prediction_s", 5.0, lo=0.1, hi=86_400.0
         ),
         trust_root=_file(table, "trust_root", folder),
         outbox=_outbox(table, folder, device),
         uplink=_uplink(table.table("uplink"), folder, environ),
+        readable=_readable(table.table("readable"), folder, environ, sample_s),
         page=_listen(table.table("page"), environ, 5002, "EDGE_PORT"),
         metrics=_listen(table.table("metrics"), environ, 9100, "METRICS_PORT"),
         sources=tuple(_source(source, folder) for source in table.tables("source")),
@@ -155,6 +176,36 @@ def _uplink(table: Table, folder: Path, environ: Mapping[str, str]) -> UplinkCon
         plaintext_hosts=_plaintext_hosts(environ),
         ca_file=ca_file,
         models_url=models_url,
+    )
+
+
+def _readable(table: Table, folder: Path, environ: Mapping[str, str], sample_s: float) -> ReadableConfig | None:
+    url = table.text("url", "")
+    user = table.text("user", "")
+    password = _secret(table, "password_file", folder)
+    ca_file = _file(table, "ca_file", folder)
+    prefix = table.text("discovery_prefix", "homeassistant").strip("/")
+    discovery = table.flag("discovery", True)
+    earlier = table.flag("earlier_topic", False)
+    table.done()
+    if not url:
+        return None
+    from edge.transport import checked_address  # a heavy import that most commands do without
+
+    address = checked_address(url, "mqtt", _plaintext_hosts(environ), "readable.url")
+    tls = address.scheme == "mqtts"
+    if any(char in prefix for char in "+#\0") or not prefix:
+        raise table.fail("discovery_prefix", f'= "{prefix}" is no topic')
+    return ReadableConfig(
+        host=(address.host or "").strip("[]"),
+        port=address.port or (8883 if tls else 1883),
+        tls=tls,
+        user=user,
+        password=password,
+        ca_file=ca_file,
+        discovery=prefix if discovery else "",
+        earlier=earlier,
+        interval_s=sample_s,
     )
 
 

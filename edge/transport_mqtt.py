@@ -14,8 +14,8 @@ from collections.abc import Collection
 from typing import Any, Final
 
 from edge.mqtt import PORT, TLS_PORT, Broker, Link, Message, Will, refused_publish
-from edge.transport import READ_S, Desired, Forbidden, Refused, Unavailable, check_ca, checked_address
-from shared.errors import ConfigError, PacktwinError, WireError
+from edge.transport import READ_S, Desired, Forbidden, Refused, Unavailable, check_ca, check_token, checked_address
+from shared.errors import PacktwinError, WireError
 from shared.records import MODES, Receipt
 from shared.wire import decode_receipt
 
@@ -43,9 +43,8 @@ class MqttTransport:
         announce: bool = True,
         answer_s: float = READ_S,
     ) -> None:
-        address = checked_address(url, "mqtt", token, plaintext_hosts)
-        if address.path not in (None, "", "/"):
-            raise ConfigError(f'uplink.url = "{url}" has a path: a broker has a host and a port only')
+        address = checked_address(url, "mqtt", plaintext_hosts)
+        check_token(address, token)
         check_ca(ca_file)
         tls = address.scheme == "mqtts"
         self._broker = Broker(
