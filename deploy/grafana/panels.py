@@ -185,7 +185,7 @@ def xy(title: str, description: str, *targets: Json, unit: str, size: tuple[int,
 
 
 def heatmap(title: str, description: str, *targets: Json, unit: str, size: tuple[int, int] = (24, 12)) -> Json:
-    """One row of cells for each series, coloured by value; 0 is the middle."""
+    """One row of cells for each series, coloured by value from -30 to 30: 0 is the middle."""
     options = {
         "calculate": False,
         "cellGap": 0,
@@ -193,12 +193,15 @@ def heatmap(title: str, description: str, *targets: Json, unit: str, size: tuple
         "color": {
             "exponent": 0.5,
             "fill": "dark-orange",
+            "max": 30,
+            "min": -30,
             "mode": "scheme",
             "reverse": False,
-            "scale": "exponential",
+            "scale": "linear",
             "scheme": "RdYlBu",
             "steps": 64,
         },
+        "filterValues": {"le": -1e6},  # without it Grafana hides all that is not above 0
         "exemplars": {"color": "rgba(255,0,255,0.7)"},
         "legend": {"show": True},
         "rowsFrame": {"layout": "auto"},

@@ -71,6 +71,6 @@ def sampled(table: str, columns: str, steps: int) -> str:
                    generate_series($__timeFrom()::timestamptz, $__timeTo()::timestamptz, width) AS at) AS step
         CROSS JOIN LATERAL (
             SELECT {columns} FROM {table}
-            WHERE pack_key = {PACK} AND t > step.since AND t <= step.until ORDER BY t DESC LIMIT 1
+            WHERE pack_key = {PACK} AND $__timeFilter(t) AND t > step.since AND t <= step.until ORDER BY t DESC LIMIT 1
         ) AS found
         ORDER BY 1"""
