@@ -4,22 +4,30 @@ what it names: files, settings, ports, users, topics, images' stages, metrics.""
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import composed
+import processes
 import pytest
 import yaml
 from composed import FOLDER, Composed
-from conftest import ROOT
+from conftest import ROOT, free_port, missing
+from e2e.stack import until
+from programs import program
 
 from cloud import config as cloud_config
+from cloud.tls import Authority
 from edge.config import load_config
 
 SCHEMA = ROOT / "tests" / "data" / "compose-spec" / "compose-spec.json"
@@ -262,6 +270,19 @@ def test_prometheus_asks_services_that_are_there_on_ports_that_they_have(stack: 
     assert alarms == "alertmanager:9093"
 
 
+def test_prometheus_takes_its_configuration_with_our_rules(tmp_path: Path) -> None:
+    promtool = program("promtool") or missing("needs promtool (apt-get install prometheus)")
+    shutil.copy(FOLDER / "prometheus.yml", tmp_path)
+    shutil.copytree(ROOT / "deploy" / "prometheus" / "rules", tmp_path / "rules")
+    (tmp_path / "access").mkdir()
+    for name in ("ca.pem", "api-token"):
+        (tmp_path / "access" / name).touch()
+    command = [str(promtool), "check", "config", str(tmp_path / "prometheus.yml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "rules found" in done.stdout
+
+
 def test_grafana_reads_as_the_role_that_was_made_for_it(stack: Composed) -> None:
     told = stack.environment("grafana")
     sources = (ROOT / "deploy" / "grafana" / "provisioning" / "datasources" / "packtwin.yaml").read_text()
@@ -378,3 +399,80 @@ def test_prepare_gives_every_volume_to_its_writer_and_the_broker_a_key_that_is_n
     prepare()
     assert (folder / "mqtt-tls" / "mqtt.key").read_bytes() == key, "a second start makes nothing anew"
     assert (folder / "mqtt-access" / "passwords").read_text() == "van-17:$7$...\n"
+
+
+@pytest.fixture
+def broker(stack: Composed, tmp_path: Path) -> Iterator[dict[int, int]]:
+    """A real Mosquitto with the containers' configuration; {port in the container: port here}."""
+    binary = program("mosquitto") or missing("needs mosquitto (apt-get install mosquitto)")
+    service, here = stack.services["mosquitto"], tmp_path / "mosquitto"
+    for what, where in mounts(service):
+        place = tmp_path / where.lstrip("/")
+        (place.parent if what.startswith(".") else place).mkdir(parents=True, exist_ok=True)
+        if what.startswith("."):
+            shutil.copy(FOLDER / what, place)
+    now = datetime.now(UTC)
+    authority = Authority(here / "tls")
+    authority.prepare(now)
+    authority.pair("mqtt", ["localhost", "mosquitto"], now)
+    shutil.copy(ROOT / "deploy" / "mosquitto" / "acl", here / "access" / "acl")
+    (here / "access" / "passwords").touch()
+    ports = {1883: free_port(), 8883: free_port()}
+    for file in (here / "config").rglob("*.conf"):
+        text = re.sub(r"(?<= )/mosquitto/", f"{here}/", file.read_text())
+        for inside, outside in ports.items():
+            text = text.replace(f"listener {inside}\n", f"listener {outside} 127.0.0.1\n")
+        file.write_text(text + ("\nuser root\n" if "common" in file.name and os.getuid() == 0 else ""))
+    words = [*service["entrypoint"], *service["command"]]
+    command = [re.sub("^/mosquitto/", f"{here}/", word) for word in words]
+    command[command.index("/usr/sbin/mosquitto")] = str(binary)
+    child = processes.spawn(
+        command,
+        environment={"PATH": "/usr/sbin:/usr/bin:/bin"},
+        cwd=tmp_path,
+        log=tmp_path / "mosquitto.log",
+        death_signal=signal.SIGKILL,
+    )
+    yield ports
+    child.kill()
+    child.wait()
+    print((tmp_path / "mosquitto.log").read_text()[-2000:])
+
+
+def test_the_broker_lets_in_the_gateway_and_devices_with_a_token_and_nobody_else(
+    stack: Composed, broker: dict[int, int], tmp_path: Path
+) -> None:
+    """Both listeners, with the very files of the containers."""
+    from paho.mqtt.client import Client, ReasonCode
+    from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+    from cloud.devices import mqtt_hash
+    from cloud.gateway_wishes import keep_passwords
+
+    config = cloud_config.load(stack.environment("gateway")).mqtt
+    here = tmp_path / "mosquitto"
+    keep_passwords(config, here / "access" / "passwords", f"van-17:{mqtt_hash('ptd_token')}\n")
+
+    def connects(user: str, password: str, tls: bool) -> bool:
+        client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+        answers: list[ReasonCode] = []
+        client.on_connect = lambda _client, _data, _flags, reason, _properties: answers.append(reason)
+        if user:
+            client.username_pw_set(user, password)
+        if tls:
+            client.tls_set(ca_certs=str(here / "tls" / "ca.pem"))
+        try:
+            client.connect("localhost", broker[8883 if tls else 1883])
+        except ConnectionRefusedError:
+            return False
+        deadline = time.monotonic() + 5
+        while not answers and time.monotonic() < deadline:
+            client.loop(0.1)
+        client.disconnect()
+        return bool(answers) and not answers[0].is_failure
+
+    for tls in (False, True):
+        until("the list is read", lambda tls=tls: connects("gateway", stack.settings["MQTT_PASSWORD"], tls), 15)
+        assert connects("van-17", "ptd_token", tls)
+        assert not connects("van-17", "ptd_other", tls)
+        assert not connects("", "", tls), "the earlier system's broker was open"
