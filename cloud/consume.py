@@ -20,7 +20,7 @@ import orjson
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from cloud.config import Config
-from cloud.consume_metrics import Gauges, IngestMetrics, PredictionMetrics
+from cloud.consume_metrics import Gauges, IngestMetrics, PredictionMetrics, database_up
 from cloud.consume_write import DeadLetter, Superseded, Writer
 from cloud.db.connect import DatabaseAway
 from cloud.deadletter import headers_of
@@ -207,11 +207,9 @@ class Consume:
 
     def _gauges(self) -> Gauges:
         lag_s = time.time() - self._current_s if self._lag_messages else 0.0
-        up = float(self.answers()["database"])
-        return {
+        return database_up(self.answers()["database"]) | {
             "packtwin_ingest_lag_messages": ("Messages that wait in this process's partitions", self._lag_messages),
             "packtwin_ingest_lag_seconds": ("How old the oldest of them is [s], about", max(0.0, lag_s)),
-            "packtwin_ingest_database_up": ("1 = the database answers", up),
         }
 
     def _counts(self) -> Gauges:

@@ -23,6 +23,11 @@ Gauges = dict[str, tuple[str, float]]
 """Name -> (what it is, value)."""
 
 
+def database_up(up: bool) -> Gauges:
+    """packtwin_ingest_database_up."""
+    return {"packtwin_ingest_database_up": ("1 = the database answers the ingest", float(up))}
+
+
 class IngestMetrics(Collector):
     """packtwin_ingest_*: counters as they are now, gauges and further counters by what is asked at each scrape."""
 

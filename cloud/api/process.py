@@ -20,6 +20,7 @@ from cloud.api.serve import Server, bind
 from cloud.api.state import State
 from cloud.buses import open_bus
 from cloud.config import Config
+from cloud.consume_metrics import IngestMetrics, database_up
 from cloud.db import queries_bus, queries_earlier, queries_packs
 from cloud.db.connect import DatabaseAway
 from cloud.housekeeping import Housekeeping
@@ -49,6 +50,8 @@ def assemble(config: Config, page: Page | None = None) -> tuple[ASGIApp, Hub]:
         hub.publish(outcomes)
 
     bus = open_bus(config, committed)
+    if config.bus == "direct":  # then it is this process that writes; it counts Batches by their Receipts already
+        metrics.registry.register(IngestMetrics(bus.counters, lambda: database_up(bus.healthy), leave_out=("batches",)))
     aside = _Reading(config, hub, reader) if config.bus == "kafka" else _Writing(config)
     renewal = Renewal(config)
     watching = Watching(config, hub.watched_devices)
