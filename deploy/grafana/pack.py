@@ -239,8 +239,8 @@ def _cells() -> list[Json]:
     ends = sql(trend({"highest cell": "max(cell_hi_hi)", "lowest cell": "min(cell_lo_lo)"}, "cell_hi", "cell_lo"),
                series=True)  # fmt: skip
     return [
-        heatmap("Cells", "How far each cell is from the mean of the pack, up to 30 mV; red is below. One that stays apart is "
-                "worth a look.",
+        heatmap("Cells", "How far each cell is from the mean of the pack, up to 30 mV; red is below. One that stays "
+                "apart is worth a look.",
                 deviations, unit="mvolt"),
         bars("Cells now", "Voltage of every cell in the newest sample, by position.", newest, x="cell", unit="volt",
              size=(24, 7), decimals=3),

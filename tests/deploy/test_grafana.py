@@ -160,6 +160,23 @@ def test_a_panel_shows_data_within_half_a_second(
 
 
 @pytest.mark.slow
+def test_every_override_names_a_column_of_its_panel(fleet: tuple[Database, datetime]) -> None:
+    """An override that fits no column does nothing, and nobody notices."""
+    login, now = fleet
+    columns: dict[tuple[str, str], set[str]] = {}
+    with db.connect(login) as conn:
+        for question in QUESTIONS:
+            text = expanded(question.target["rawSql"], now, span(question.since), seeded_fleet.FULL)
+            found = conn.execute(text.encode()).description or ()
+            columns.setdefault((question.board, question.panel["title"]), set()).update(c.name for c in found)
+    for question in QUESTIONS:
+        named = {override["matcher"]["options"] for override in question.panel["fieldConfig"]["overrides"]}
+        assert named <= columns[question.board, question.panel["title"]], question.name
+        x = question.panel["options"].get("xField")
+        assert x is None or x in columns[question.board, question.panel["title"]], question.name
+
+
+@pytest.mark.slow
 def test_a_pack_without_a_model_says_so(fleet: tuple[Database, datetime]) -> None:
     login, now = fleet
     shown = {}
