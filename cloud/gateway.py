@@ -10,7 +10,7 @@ import dataclasses
 import json
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -24,6 +24,7 @@ from shared.fields import ID
 from shared.records import Receipt, boot_hex
 from shared.wire import decode_batch, encode_receipt
 from shared.wire_json import decode_batch_json, receipt_json
+from shared.wire_many import Decoded, decode_batches
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ class Gateway:
         self._waiting: deque[Message] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._at_work_bytes = 0
+        self._begins = False
         self._away_since_s: float | None = None
         self._ending = False
         self.numbers = Numbers()
@@ -97,7 +99,7 @@ class Gateway:
             return
         self.numbers.messages.inc()
         self._waiting.append(message)
-        self._work()
+        self._work_soon()
 
     async def drain(self, timeout_s: float) -> None:
         """Forgets what waits (the broker keeps it) and finishes what is at work, if that goes in time."""
@@ -108,7 +110,15 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
 
+    def _work_soon(self) -> None:
+        """Not at once: what else comes in this turn of the loop is read together with it."""
+        if self._waiting and not self._begins:
+            self._begins = True
+            asyncio.get_running_loop().call_soon(self._work)
+
     def _work(self) -> None:
+        self._begins = False
+        begun: list[Message] = []
         while self._waiting and (
             not self._at_work_bytes or self._at_work_bytes + len(self._waiting[0].payload) <= _AT_WORK_BYTES
         ):
@@ -116,14 +126,16 @@ class Gateway:
             if message.link.ended.done():  # its broker has it still, and gives it to us again
                 continue
             self._at_work_bytes += len(message.payload)
-            task = asyncio.create_task(self._serve(message), name="gateway message")
+            begun.append(message)
+        for message, decoded in zip(begun, _read_together(begun), strict=True):
+            task = asyncio.create_task(self._serve(message, decoded), name="gateway message")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, message: Message) -> None:
+    async def _serve(self, message: Message, decoded: Decoded | None) -> None:
         device = message.topic.split("/")[2]
         try:
-            content_type, body = await self._answer(device, message)
+            content_type, body = await self._answer(device, message, decoded)
         except Refusal as refusal:
             self.numbers.refused.labels(refusal.reason or "away").inc()
             content_type, body = _JSON, refusal.body
@@ -133,7 +145,7 @@ class Gateway:
             content_type, body = _JSON, Refusal("The gateway failed; send it again later.", None, 30).body
         finally:
             self._at_work_bytes -= len(message.payload)
-            self._work()
+            self._work_soon()
         message.link.publish(
             f"packtwin/v1/{device}/receipt",
             body,
@@ -143,12 +155,14 @@ class Gateway:
         )
         message.link.acknowledge(message)
 
-    async def _answer(self, device: str, message: Message) -> tuple[str, bytes]:
+    async def _answer(self, device: str, message: Message, decoded: Decoded | None) -> tuple[str, bytes]:
         """(content type, body) of the Receipt. Raises Refusal."""
         if not message.payload:  # a device asks whether we are there, and what time it is
             return "", encode_receipt(Receipt(accepted=(), t_ns=self._now_ns()))
-        as_json = message.content_type.startswith(_JSON) or message.payload[:1] == b"{"
-        batch = await _read(message, decode_batch_json if as_json else decode_batch)
+        as_json = _is_json(message)
+        if decoded is None:
+            decoded = await _read(message, decode_batch_json if as_json else decode_batch)
+        batch = _batch(message, decoded)
         if batch.device != device:
             log.warning("refused: a batch of %s came on the topic of %s", batch.device, device)
             raise Refusal(f"A batch of {batch.device} may not come on the topic of {device}.", "not_yours")
@@ -178,10 +192,31 @@ class Gateway:
                 return receipt
 
 
-async def _read(message: Message, decode: Callable[[bytes], Batch]) -> Batch:
-    body = message.payload
+def _is_json(message: Message) -> bool:
+    return message.content_type.startswith(_JSON) or message.payload[:1] == b"{"
+
+
+def _read_together(messages: Sequence[Message]) -> list[Decoded | None]:
+    """What is in each message; None = it must be read alone."""
+    plain = [i for i, m in enumerate(messages) if 0 < len(m.payload) <= _INLINE_BYTES and not _is_json(m)]
+    found: list[Decoded | None] = [None] * len(messages)
+    for i, decoded in zip(plain, decode_batches([messages[i].payload for i in plain]), strict=True):
+        found[i] = decoded
+    return found
+
+
+async def _read(message: Message, decode: Callable[[bytes], Batch]) -> Decoded:
     try:
+        body = message.payload
         return decode(body) if len(body) <= _INLINE_BYTES else await asyncio.to_thread(decode, body)
     except WireError as error:
-        log.info("message refused topic=%s bytes=%d reason=%s: %s", message.topic, len(body), error.reason, error)
-        raise Refusal(f"{error}.", error.reason) from error
+        return error
+
+
+def _batch(message: Message, decoded: Decoded) -> Batch:
+    """The Batch; Refusal where it is none."""
+    if isinstance(decoded, Batch):
+        return decoded
+    size, topic = len(message.payload), message.topic
+    log.info("message refused topic=%s bytes=%d reason=%s: %s", topic, size, decoded.reason, decoded)
+    raise Refusal(f"{decoded}.", decoded.reason) from decoded
