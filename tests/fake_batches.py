@@ -44,7 +44,11 @@ def block(
             rows[i] = random.integers(int(low / steps) + 1, int(high / steps) + 1 if high > low else 2, n)
     for k, position in enumerate(of.spanned):
         low_at = of.slices["spans"].start + 2 * k
-        rows[low_at], rows[low_at + 1] = rows[position] - 3, rows[position] + 3
+        column = of.columns[position]
+        scale = 10**column.step.exponent / column.step.mantissa
+        least, most = int(np.ceil(column.lo * scale)), int(column.hi * scale)
+        rows[low_at] = np.maximum(rows[position] - 3, least)
+        rows[low_at + 1] = np.minimum(rows[position] + 3, most)
     mono_ns = 5 * SECOND_NS + (seq + np.arange(n)) * every_ns
     times = np.full(n, NO_TIME) if t_ns is None else t_ns + np.arange(n) * every_ns
     zeros = np.zeros(n, np.int64)

@@ -24,6 +24,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from cloud.config import Kafka
 from cloud.kafka import BATCHES, DEAD, EARLIER
 
+__all__ = ["KafkaServer", "free_ports", "problem", "processes", "served"]
+
 
 @dataclass
 class KafkaServer:
