@@ -57,7 +57,8 @@ class Consume:
         self._predictions = PredictionMetrics()
         self._changed: set[str] = set()
         self._lag_messages = 0
-        self._current_s = time.time()
+        self._began_s = self._current_s = time.time()
+        """Unix time; current: all that arrived until then is written."""
         self.writer = Writer(config, self._bury)
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
@@ -153,7 +154,8 @@ class Consume:
         reader.place(await self._in_thread(self.writer.place, cluster, bounds))
 
     def _committed(self, outcomes: Sequence[Outcome], records: Sequence[Record]) -> None:
-        self._current_s = max(self._current_s, min(record.timestamp for record in records) / 1000)
+        oldest_s = min(record.timestamp for record in records) / 1000
+        self._current_s = oldest_s if self._current_s == self._began_s else max(self._current_s, oldest_s)
         self._predictions.count(outcomes)
         if self._config.kafka.earlier:
             self._changed.update(block.pack_id for outcome in outcomes for block in outcome.blocks)

@@ -363,13 +363,14 @@ class TopicReader:
         """All that was there when it started, by partition and offset. KafkaAway."""
         found: list[Record] = []
         left = dict(self._ends)
-        async with asyncio.timeout(60):
-            while left:
-                records = await self.read(1.0, 1000)
-                found += [record for record in records if record.offset < left.get(record.partition, 0)]
-                for record in records:
-                    if record.offset + 1 >= left.get(record.partition, record.offset + 2):
-                        del left[record.partition]
+        while left:
+            records = await self.read(_CONNECT_S, 1000)
+            if not records:
+                raise KafkaAway("Kafka does not give what it has")
+            found += [record for record in records if record.offset < left.get(record.partition, 0)]
+            for record in records:
+                if record.offset + 1 >= left.get(record.partition, record.offset + 2):
+                    del left[record.partition]
         return sorted(found, key=lambda record: (record.partition, record.offset))
 
 
