@@ -110,9 +110,11 @@ def _timescaledb(database: Database) -> Iterator[None]:
     """The time in which TimescaleDB lets its own tables be filled."""
     with db.connect(database, "packtwin-restore") as conn:
         queries_backup.begin_timescaledb(conn)
-    yield
-    with db.connect(database, "packtwin-restore") as conn:
-        queries_backup.end_timescaledb(conn)
+    try:
+        yield
+    finally:
+        with db.connect(database, "packtwin-restore") as conn:
+            queries_backup.end_timescaledb(conn)
 
 
 def _fill(programs: Programs, database: Database, file: Path, server_major: int) -> None:

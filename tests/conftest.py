@@ -72,6 +72,7 @@ def pg_server() -> Iterator[object]:
         if problem:
             pytest.fail(f"no server at DB_HOST={given.host} DB_PORT={given.port}: {problem}")
         yield outside
+        _drop_the_rest(outside)
         return
     folder = Path(tempfile.mkdtemp(prefix="packtwin-test-"))
     folder.chmod(0o755)  # the server's own account must get through
@@ -98,6 +99,14 @@ def pg_server() -> Iterator[object]:
     server.send_signal(signal.SIGQUIT)
     server.wait(10)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _drop_the_rest(at: Any) -> None:
+    from pg_process import drop_the_rest
+
+    from cloud.config import Database
+
+    drop_the_rest(Database(at.host, at.port, at.name, at.user, at.password))
 
 
 @pytest.fixture

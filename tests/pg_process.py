@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "deploy" / "local"))
 
@@ -109,8 +110,19 @@ def fresh_database(superuser: Database, *, stand_in: bool = False) -> Database:
         conn.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
     made = replace(superuser, name=name)
     if not ours:
+        _left.append(made)
         _prepare(made, stand_in)
     return made
+
+
+_left: list[Database] = []
+"""What was made on the server that DB_HOST named."""
+
+
+def drop_the_rest(superuser: Database) -> None:
+    """Drops what no test has dropped."""
+    for database in _left:
+        drop_database(superuser, database)
 
 
 def empty_database(superuser: Database) -> Database:
@@ -127,11 +139,16 @@ def drop_database(superuser: Database, database: Database) -> None:
     with db.connect(superuser) as conn:
         for tries_left in (2, 1, 0):
             try:
-                conn.execute(f"DROP DATABASE {database.name} WITH (FORCE)")
+                conn.execute(f"DROP DATABASE IF EXISTS {database.name} WITH (FORCE)")
                 return
             except psycopg.errors.ObjectInUse:  # a worker of TimescaleDB came back in between
                 if not tries_left:
                     raise
+
+
+def superuser_of(pg_server: Any) -> Database:
+    """The login of the session's server as the cloud's settings say it."""
+    return Database(pg_server.host, pg_server.port, pg_server.name, pg_server.user, pg_server.password)
 
 
 def is_external(superuser: Database) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 import psycopg
@@ -14,6 +14,8 @@ from cloud.db.flavour import has_hypertable
 
 _LOCK: Final = 0x7061_7274_6974_696F
 _PREFIX: Final = "sample_"
+_BRIEFLY: Final = "SET LOCAL lock_timeout = '2s'"
+"""A DROP that waits behind a long reader would make everybody else wait behind itself."""
 
 
 def existing_days(conn: Connection) -> set[date]:
@@ -50,13 +52,12 @@ def ensure_days(conn: Connection, days: Iterable[date]) -> set[date]:
 def drop_before(conn: Connection, day: date) -> int:
     """Drops the days before `day`, oldest first; how many. What is being read stays for now."""
     if has_hypertable(conn):
-        return _drop_chunks(conn, day)
+        return drop_chunks(conn, "sample", datetime(day.year, day.month, day.day, tzinfo=UTC))
     dropped = 0
     for old in sorted(d for d in existing_days(conn) if d < day):
         try:
             with conn.transaction():
-                # A DROP that waits behind a long reader would make everybody else wait behind itself.
-                conn.execute("SET LOCAL lock_timeout = '2s'")
+                conn.execute(_BRIEFLY)
                 conn.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
                 conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(_name(old))))
         except psycopg.errors.LockNotAvailable:
@@ -65,13 +66,12 @@ def drop_before(conn: Connection, day: date) -> int:
     return dropped
 
 
-def _drop_chunks(conn: Connection, day: date) -> int:
-    query = sql.SQL("SELECT drop_chunks('sample', older_than => {}::timestamptz)").format(
-        sql.Literal(f"{day} 00:00+00")
-    )
+def drop_chunks(conn: Connection, relation: str, before: datetime) -> int:
+    """Drops the chunks of a hypertable or a continuous aggregate that end by `before`; how many. None that is read."""
+    query = sql.SQL("SELECT drop_chunks({}, older_than => {})").format(sql.Literal(relation), sql.Literal(before))
     try:
         with conn.transaction():
-            conn.execute("SET LOCAL lock_timeout = '2s'")
+            conn.execute(_BRIEFLY)
             return len(conn.execute(query).fetchall())
     except psycopg.errors.LockNotAvailable:
         return 0

@@ -7,7 +7,6 @@ from typing import Final, LiteralString
 from psycopg import sql
 
 from cloud.db.connect import Connection
-from cloud.db.flavour import has_hypertable
 
 _SETTLED: Final = ("migration", "band")
 """Tables that have rows though nothing was ever sent: what the schema is, and what the settings say."""
@@ -35,12 +34,14 @@ def holds_anything(conn: Connection) -> bool:
 
 
 def clear(conn: Connection) -> None:
-    """Drops every relation and function of ours, in one transaction, and TimescaleDB if it kept some of them."""
+    """Drops every relation and function of ours, in one transaction, and TimescaleDB if there was any: it kept them."""
+    query = f"SELECT c.relname, c.relkind::text {_OURS} AND c.relkind = ANY(%s)"
+    if not conn.execute(query, (list(_KINDS),)).fetchall():
+        return
     with conn.transaction():
-        if has_hypertable(conn):
-            conn.execute("DROP EXTENSION IF EXISTS timescaledb CASCADE")
-        relations = conn.execute(f"SELECT c.relname, c.relkind::text {_OURS} AND c.relkind = ANY(%s)", (list(_KINDS),))
-        for name, kind in sorted(relations.fetchall(), key=lambda row: list(_KINDS).index(row[1])):
+        conn.execute("DROP EXTENSION IF EXISTS timescaledb CASCADE")
+        relations = conn.execute(query, (list(_KINDS),)).fetchall()
+        for name, kind in sorted(relations, key=lambda row: list(_KINDS).index(row[1])):
             statement = sql.SQL("DROP {} IF EXISTS {} CASCADE")
             conn.execute(statement.format(sql.SQL(_KINDS[kind]), sql.Identifier("public", name)))
         routines = conn.execute(

@@ -13,6 +13,7 @@ from typing import Final
 
 from psycopg import sql
 
+from cloud.db import partitions
 from cloud.db.connect import Connection
 from cloud.db.flavour import has_aggregates
 
@@ -186,6 +187,5 @@ def _minute(number: int) -> datetime:
 def forget_before(conn: Connection, table: str, before: datetime) -> int:
     """Drops the buckets of one of LEVELS that start before `before`; how many, or how many chunks that lie before."""
     if has_aggregates(conn):
-        query = sql.SQL("SELECT drop_chunks({}, older_than => {})").format(sql.Literal(table), sql.Literal(before))
-        return len(conn.execute(query).fetchall())
+        return partitions.drop_chunks(conn, table, before)
     return conn.execute(f"DELETE FROM {table} WHERE bucket < %s", (before,)).rowcount

@@ -10,7 +10,7 @@ import kafka_server as kafka_servers
 import pytest
 from conftest import missing
 from kafka_server import KafkaServer
-from pg_process import DEBIAN_15, PgServer, drop_database, fresh_database, is_external, served
+from pg_process import DEBIAN_15, PgServer, drop_database, fresh_database, is_external, served, superuser_of
 
 from cloud import db
 from cloud.config import Database, Kafka
@@ -34,11 +34,6 @@ def any_superuser(request: pytest.FixtureRequest, free_port: int) -> Iterator[Da
     else:
         with served(free_port, DEBIAN_15) as server:
             yield server.login
-
-
-def superuser_of(pg_server: Any) -> Database:
-    """The login of the session's server as the cloud's settings say it."""
-    return Database(pg_server.host, pg_server.port, pg_server.name, pg_server.user, pg_server.password)
 
 
 @pytest.fixture

@@ -115,12 +115,13 @@ def test_passes_beside_each_other_and_beside_the_ingest_end_right(database: Data
 
 
 def test_each_level_is_kept_as_long_as_its_setting_says(conn: db.Connection) -> None:
-    ingest = Ingest(conn, Config(), lambda: NOW_NS)
-    for seq, days in enumerate((0, 20, 60, 120)):  # TimescaleDB drops ten days of minutes or hours at once
+    """The ages lie far apart: TimescaleDB drops many days of minutes or hours at once."""
+    ingest = Ingest(conn, Config(retention=Retention(raw_days=2000, minute_days=2000)), lambda: NOW_NS)
+    for seq, days in enumerate((0, 20, 300, 1500)):
         ingest.write([batch("dev", block("P", 1, seq=seq, t_ns=NOW_NS - days * DAY_NS, of=SMALL))])
     run_pass(conn, NOW)
     for _ in range(2):
-        drop_expired(conn, NOW, Retention(raw_days=10, minute_days=30, hour_days=80, day_days=0))
+        drop_expired(conn, NOW, Retention(raw_days=10, minute_days=30, hour_days=800, day_days=0))
         counts = [conn.execute(f"SELECT count(*) FROM {table}").fetchone() for table in ("sample", *LEVELS)]
         assert list(itertools.chain.from_iterable(row for row in counts if row)) == [1, 2, 3, 4]
 

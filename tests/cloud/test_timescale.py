@@ -7,12 +7,14 @@ import logging
 import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import pytest
 import timescale_stand_in
 from fake_batches import NOW_NS, SECOND_NS, T0_NS, batch, block, layout
 from hypothesis import given
 from hypothesis import strategies as st
+from pg_process import drop_database, empty_database, superuser_of
 
 from cloud import db
 from cloud.config import Config, Database
@@ -91,11 +93,19 @@ def test_of_the_sql_only_the_extensions_own_words_are_not_plain() -> None:
         assert "timescaledb" not in told and "MATERIALIZED" not in told, step
 
 
-def test_columns_and_types_of_both_kinds_are_the_same(conn: db.Connection, any_conn: db.Connection) -> None:
-    for table in ("sample", "samples", *LEVELS):
-        ours, theirs = (one.execute(COLUMNS, (table,)).fetchall() for one in (conn, any_conn))
-        assert ours == theirs, table
-        assert len(ours) > 35
+def test_columns_and_types_of_both_kinds_are_the_same(
+    pg_server: Any, any_conn: db.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    superuser = superuser_of(pg_server)
+    plain = empty_database(superuser)
+    monkeypatch.setattr(flavour, "prepare", lambda conn: None)
+    with db.connect(plain) as conn:
+        db.migrate(conn)
+        for table in ("sample", "samples", *LEVELS):
+            ours, theirs = (one.execute(COLUMNS, (table,)).fetchall() for one in (conn, any_conn))
+            assert ours == theirs, table
+            assert len(ours) > 35
+    drop_database(superuser, plain)
 
 
 def test_views_of_samples_are_kept_with_what_they_were_granted(conn: db.Connection) -> None:
