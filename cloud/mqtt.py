@@ -1,4 +1,4 @@
-"""The gateway's side of the broker: MQTT v5 on the event loop, messages acknowledged by hand. Imports paho, alone here.
+"""The gateway's side of the broker: MQTT v5 on the event loop, messages acknowledged by hand.
 
 The broker keeps the session: what came for us while we were away, and what we have not acknowledged, comes again.
 """
@@ -9,18 +9,13 @@ import asyncio
 import contextlib
 import logging
 import random
-import socket
 import ssl
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
-
+from cloud import mqtt_packets as packets
 from cloud.config import Mqtt
 from shared.batch import MAX_BODY_BYTES
 from shared.errors import ConfigError, PacktwinError
@@ -35,10 +30,16 @@ _KEEPALIVE_S: Final = 15
 _SESSION_S: Final = 14 * 86_400
 """How long the broker keeps what comes for us while we are away."""
 _CONNECT_S: Final = 5.0
-_TICK_S: Final = 1.0
 _BACKOFF_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
-_OVERHEAD_BYTES: Final = 1024
-_FAILURE: Final = 0x80
+_MOST_BYTES: Final = MAX_BODY_BYTES + 1024
+_MOST_NUMBER: Final = 65_535
+_SUBSCRIBE_NUMBER: Final = 1
+_WORDS: Final = {
+    0x86: "bad user name or password: check MQTT_USER and MQTT_PASSWORD",
+    0x87: "not authorized: check MQTT_USER, MQTT_PASSWORD and the broker's ACL",
+    0x8B: "it is shutting down",
+    0x8E: "another gateway came with the same client id",
+}
 
 
 class BrokerAway(PacktwinError):
@@ -54,51 +55,62 @@ class Message:
     correlation: bytes
     content_type: str
     number: int
-    qos: int
     link: Link
 
 
-class Link:
-    """One connection. Everything but the opening happens on the event loop."""
+class Link(asyncio.Protocol):
+    """One connection."""
 
     def __init__(self, mqtt: Mqtt, client_id: str, on_message: Callable[[Message], None]) -> None:
-        self._mqtt, self._on_message = mqtt, on_message
+        self._mqtt, self._client_id, self._on_message = mqtt, client_id, on_message
         self._loop = asyncio.get_running_loop()
-        self._connack: asyncio.Future[tuple[int, str]] = self._loop.create_future()
-        self._suback: asyncio.Future[list[int]] = self._loop.create_future()
+        self._stream = packets.Stream(_MOST_BYTES)
+        self._transport: asyncio.Transport | None = None
+        self._connack: asyncio.Future[tuple[int, packets.Properties]] = self._loop.create_future()
+        self._suback: asyncio.Future[bytes] = self._loop.create_future()
         self.ended: asyncio.Future[str] = self._loop.create_future()
         """Why the connection is over, once it is."""
-        self._client = client = Client(
-            CallbackAPIVersion.VERSION2,
-            client_id,
-            protocol=MQTTProtocolVersion.MQTTv5,
-            reconnect_on_failure=False,
-            manual_ack=True,
-        )
-        client.connect_timeout = _CONNECT_S
-        client.on_connect, client.on_disconnect = self._connected, self._disconnected
-        client.on_subscribe, client.on_message = self._subscribed, self._message
-        if mqtt.user:
-            client.username_pw_set(mqtt.user, mqtt.password)
-        if uses_tls(mqtt):
-            client.tls_set(ca_certs=str(mqtt.ca_file) if mqtt.ca_file else None, cert_reqs=ssl.CERT_REQUIRED)
+        self._out: list[bytes] = []
+        self._queue: deque[Callable[[int], bytes]] = deque()  # waits until the broker has acknowledged earlier ones
+        self._unacknowledged: set[int] = set()
+        self._most_unacknowledged = _MOST_NUMBER
+        self._number = _SUBSCRIBE_NUMBER
+        self._keepalive_s = _KEEPALIVE_S
+        self._heard_s = 0.0
 
     async def open(self, topics: Sequence[str]) -> None:
         """Connects and subscribes with QoS 1. Raises BrokerAway."""
+        mqtt = self._mqtt
         try:
-            await asyncio.to_thread(self._dial)
-        except (OSError, ValueError) as error:
-            raise BrokerAway(str(error)) from None
-        self._attend()
-        async with asyncio.timeout(_CONNECT_S):
-            code, words = await self._first(self._connack)
-            if code >= _FAILURE:
-                raise BrokerAway(f"the broker answers {words.lower()}: check MQTT_USER and MQTT_PASSWORD")
-            self._client.subscribe([(topic, 1) for topic in topics])
-            if max(await self._first(self._suback)) >= _FAILURE:
-                raise BrokerAway(
-                    f"the broker does not let us listen to {topics[0]}: check MQTT_USER and the broker's ACL"
+            async with asyncio.timeout(_CONNECT_S):
+                await self._loop.create_connection(lambda: self, mqtt.host, mqtt.port, ssl=_tls(mqtt))
+                hello = packets.connect(
+                    self._client_id,
+                    keepalive_s=_KEEPALIVE_S,
+                    session_s=_SESSION_S,
+                    receive_maximum=IN_FLIGHT,
+                    maximum_packet=_MOST_BYTES,
+                    user=mqtt.user,
+                    password=mqtt.password,
                 )
+                self._write(hello)
+                await self._answered(self._connack)
+                code, told = self._connack.result()
+                if code >= packets.FAILURE:
+                    raise BrokerAway(f"the broker refuses: {_words(code)}")
+                self._most_unacknowledged = _whole(told, packets.RECEIVE_MAXIMUM, _MOST_NUMBER)
+                self._keepalive_s = _whole(told, packets.SERVER_KEEPALIVE, _KEEPALIVE_S)
+                self._write(packets.subscribe(_SUBSCRIBE_NUMBER, topics))
+                await self._answered(self._suback)
+        except TimeoutError:
+            raise BrokerAway("the broker does not answer") from None
+        except OSError as error:
+            raise BrokerAway(str(error)) from None
+        for topic, code in zip(topics, self._suback.result(), strict=False):
+            if code >= packets.FAILURE:
+                raise BrokerAway(f"the broker does not let us listen to {topic}: {_words(code)}")
+        self._heard_s = self._loop.time()
+        self._tick()
 
     def publish(
         self,
@@ -111,116 +123,121 @@ class Link:
         expiry_s: int = 0,
     ) -> None:
         """Sends with QoS 1; does nothing once the connection is over."""
-        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-        if correlation:
-            properties.CorrelationData = correlation
-        if content_type:
-            properties.ContentType = content_type
-        if expiry_s:
-            properties.MessageExpiryInterval = expiry_s
-        if not self.ended.done():
-            self._client.publish(topic, payload, 1, retain, properties)
+
+        def packet(number: int) -> bytes:
+            return packets.publish(
+                topic,
+                payload,
+                number,
+                retain=retain,
+                correlation=correlation,
+                content_type=content_type,
+                expiry_s=expiry_s,
+            )
+
+        if self.ended.done():
+            return
+        if len(self._unacknowledged) < self._most_unacknowledged:
+            self._send(packet)
+        else:
+            self._queue.append(packet)
 
     def acknowledge(self, message: Message) -> None:
         """Lets the broker forget the message; does nothing once the connection is over: it comes again."""
-        if not self.ended.done():
-            self._client.ack(message.number, message.qos)
+        if message.number:
+            self._write(packets.puback(message.number))
 
     async def close(self) -> None:
         """Says goodbye; what is not acknowledged stays with the broker."""
-        self._client.disconnect()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_TICK_S):
-                await asyncio.shield(self.ended)
-        self._let_go()
+        if self._transport is not None and not self.ended.done():
+            self._write(packets.GOODBYE)
+            self._flush()
+            self._transport.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await asyncio.shield(self.ended)
+        self._over("closed")
 
-    async def _first(self, answer: asyncio.Future[Any]) -> Any:
-        """The answer; BrokerAway when the connection ends before it comes."""
+    # --- what the event loop calls ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._heard_s = self._loop.time()
+        try:
+            for kind, flags, body in self._stream.feed(data):
+                self._take(kind, flags, body)
+        except packets.ProtocolError as error:
+            self._over(f"the broker sent {error}")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._over(str(exc) if exc else "the broker closed the connection")
+
+    def _take(self, kind: int, flags: int, body: bytes) -> None:
+        if kind == packets.PUBLISH:
+            came = packets.read_publish(flags, body)
+            correlation = came.properties.get(packets.CORRELATION, b"")
+            content_type = came.properties.get(packets.CONTENT_TYPE, b"")
+            assert isinstance(correlation, bytes)
+            assert isinstance(content_type, bytes)
+            kind_text = content_type.decode(errors="replace")
+            self._on_message(Message(came.topic, came.payload, correlation, kind_text, came.number, self))
+        elif kind == packets.PUBACK:
+            self._unacknowledged.discard(int.from_bytes(body[:2]))
+            if self._queue and len(self._unacknowledged) < self._most_unacknowledged:
+                self._send(self._queue.popleft())
+        elif kind == packets.CONNACK and not self._connack.done():
+            self._connack.set_result(packets.read_connack(body))
+        elif kind == packets.SUBACK and not self._suback.done():
+            self._suback.set_result(packets.read_suback(body))
+        elif kind == packets.DISCONNECT:
+            self._over(f"the broker says goodbye: {_words(body[0] if body else 0)}")
+
+    # --- writing ---
+
+    def _send(self, packet: Callable[[int], bytes]) -> None:
+        number = self._number
+        while number in self._unacknowledged:
+            number = number % _MOST_NUMBER + 1
+        self._unacknowledged.add(number)
+        self._number = number % _MOST_NUMBER + 1
+        self._write(packet(number))
+
+    def _write(self, data: bytes) -> None:
+        """Not at once: what is written in one turn of the loop goes out together."""
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(data)
+
+    def _flush(self) -> None:
+        if self._out and self._transport is not None and not self.ended.done():
+            self._transport.write(b"".join(self._out))
+        self._out.clear()
+
+    async def _answered(self, answer: asyncio.Future[Any]) -> None:
+        """Returns once it is answered; BrokerAway when the connection ends before."""
         await asyncio.wait((answer, self.ended), return_when=asyncio.FIRST_COMPLETED)
-        if answer.done():
-            return answer.result()
-        raise BrokerAway(self.ended.result())
-
-    def _dial(self) -> None:
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = _SESSION_S
-        properties.ReceiveMaximum = IN_FLIGHT
-        properties.MaximumPacketSize = MAX_BODY_BYTES + _OVERHEAD_BYTES
-        mqtt = self._mqtt
-        self._client.connect(mqtt.host, mqtt.port, _KEEPALIVE_S, clean_start=False, properties=properties)
-
-    def _attend(self) -> None:
-        """Lets the event loop serve the socket that is open now."""
-        self._client.on_socket_close = self._forget
-        self._client.on_socket_register_write = self._write_soon
-        self._client.on_socket_unregister_write = self._written
-        sock = self._client.socket()
-        if sock is None:
-            self._over("the connection ended while it was opened")
-            return
-        if isinstance(sock, socket.socket):  # else an answer waits 40 ms for the broker's word on what went before it
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._loop.add_reader(sock.fileno(), self._read)
-        if self._client.want_write():
-            self._loop.add_writer(sock.fileno(), self._client.loop_write)
-        self._loop.call_later(_TICK_S, self._tick)
-
-    def _forget(self, client: Client, userdata: Any, sock: Any) -> None:
-        for remove in (self._loop.remove_reader, self._loop.remove_writer):
-            with contextlib.suppress(ValueError):
-                remove(sock)
-
-    def _write_soon(self, client: Client, userdata: Any, sock: Any) -> None:
-        self._loop.add_writer(sock, client.loop_write)
-
-    def _written(self, client: Client, userdata: Any, sock: Any) -> None:
-        self._loop.remove_writer(sock)
-
-    def _read(self) -> None:
-        while self._client.loop_read() == MQTTErrorCode.MQTT_ERR_SUCCESS:
-            sock = self._client.socket()
-            if not isinstance(sock, ssl.SSLSocket) or not sock.pending():  # no event tells of what TLS holds already
-                return
+        if not answer.done():
+            raise BrokerAway(self.ended.result())
 
     def _tick(self) -> None:
-        if not self.ended.done():
-            self._client.loop_misc()
-            self._loop.call_later(_TICK_S, self._tick)
-
-    def _let_go(self) -> None:
-        self._over("closed")
-        sock = self._client.socket()
-        if sock is not None:
-            self._forget(self._client, None, sock)
-            sock.close()
+        """Keeps the connection alive, and notices when it is not."""
+        if self.ended.done():
+            return
+        silent_s = self._loop.time() - self._heard_s
+        if silent_s > 1.5 * self._keepalive_s:
+            self._over(f"the broker has been silent for {silent_s:.0f} s")
+            return
+        self._write(packets.PING)
+        self._loop.call_later(self._keepalive_s / 2, self._tick)
 
     def _over(self, why: str) -> None:
         if not self.ended.done():
             self.ended.set_result(why)
-
-    def _connected(
-        self, client: Client, userdata: Any, flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
-    ) -> None:
-        if not self._connack.done():
-            self._connack.set_result((reason.value, str(reason)))
-
-    def _subscribed(
-        self, client: Client, userdata: Any, mid: int, reasons: list[ReasonCode], properties: Properties | None
-    ) -> None:
-        if not self._suback.done():
-            self._suback.set_result([reason.value for reason in reasons])
-
-    def _message(self, client: Client, userdata: Any, message: MQTTMessage) -> None:
-        told = message.properties
-        correlation, kind = getattr(told, "CorrelationData", b""), getattr(told, "ContentType", "")
-        self._on_message(
-            Message(message.topic, bytes(message.payload), correlation, kind, message.mid, message.qos, self)
-        )
-
-    def _disconnected(
-        self, client: Client, userdata: Any, flags: DisconnectFlags, reason: ReasonCode, properties: Properties | None
-    ) -> None:
-        self._over(str(reason).lower())
+        if self._transport is not None:
+            self._transport.abort()
 
 
 class Session:
@@ -251,9 +268,7 @@ class Session:
                 self.link, self.problem, failures = link, None, 0
                 log.info("connected to the broker at %s:%d", self._mqtt.host, self._mqtt.port)
                 self._on_link()
-                self._away(await link.ended)
-            except TimeoutError:
-                self._away("the broker does not answer")
+                self._away(await asyncio.shield(link.ended))
             except BrokerAway as error:
                 self._away(str(error))
             finally:
@@ -281,9 +296,22 @@ def check(mqtt: Mqtt, plaintext_hosts: Sequence[str]) -> None:
             f"MQTT_HOST={mqtt.host} would be spoken to in clear text: use MQTT_PORT={TLS_PORT} or MQTT_CA_FILE, "
             "or name it in ALLOW_PLAINTEXT_HOSTS if the network between is your own"
         )
-    if mqtt.ca_file is None:
-        return
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(mqtt.ca_file)
+        _tls(mqtt)
     except (ssl.SSLError, OSError):
         raise ConfigError(f"MQTT_CA_FILE={mqtt.ca_file} holds no certificate; copy the broker's CA there") from None
+
+
+def _tls(mqtt: Mqtt) -> ssl.SSLContext | None:
+    if not uses_tls(mqtt):
+        return None
+    return ssl.create_default_context(cafile=str(mqtt.ca_file) if mqtt.ca_file else None)
+
+
+def _whole(told: packets.Properties, key: int, default: int) -> int:
+    value = told.get(key, default)
+    return value if isinstance(value, int) else default
+
+
+def _words(code: int) -> str:
+    return _WORDS.get(code, f"reason code 0x{code:02x}")

@@ -66,6 +66,8 @@ def ranges(seqs: Ints) -> list[tuple[int, int]]:
     """Ascending numbers as inclusive ranges (first, last)."""
     if not seqs.size:
         return []
+    if seqs.size == 1:  # a car that is watched: every message is so
+        return [(int(seqs[0]), int(seqs[0]))]
     breaks = np.flatnonzero(np.diff(seqs) != 1)
     firsts = seqs[np.concatenate(([0], breaks + 1))]
     lasts = seqs[np.concatenate((breaks, [seqs.size - 1]))]
