@@ -7,9 +7,11 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import mosquitto
 import pytest
 from broker import TestBroker, free_port, missing_part, running_broker
 from conftest import missing
@@ -21,10 +23,13 @@ from cloud import db, devices
 from cloud.config import Config, Database, Mqtt
 from cloud.db.queries_wishes import note_watched
 from cloud.gateway_wishes import keep_passwords
+from cloud.mqtt import check
+from cloud.tls import Authority
 from edge.mqtt import Broker, Link, Message
-from edge.transport import Forbidden, Refused
+from edge.transport import Forbidden, Refused, Untrusted
 from edge.transport_mqtt import MqttTransport
 from shared.batch import Batch
+from shared.errors import ConfigError
 from shared.records import Rejected
 from shared.wire import encode_batch
 
@@ -241,3 +246,42 @@ def test_at_a_broker_that_asks_a_token_opens_and_a_revoked_one_does_not(database
 
             until("the revoked token opens nothing", shut_out)
             transport.close()
+
+
+def test_both_sides_speak_tls_and_only_with_the_broker_whose_ca_they_know(database: Database, tmp_path: Path) -> None:
+    what = missing_part()
+    if what:
+        missing(what)
+    now = datetime.now(UTC)
+    ours, others = Authority(tmp_path / "ours"), Authority(tmp_path / "others")
+    for authority in (ours, others):
+        authority.prepare(now)
+    pair = ours.pair("mqtt", ["localhost", "127.0.0.1"], now)
+    tls = mosquitto.Tls(free_port(), pair.cert_file, pair.key_file, "127.0.0.1")
+    with running_broker(tls=tls, ask=True) as broker, db.connect(database) as conn:
+        mqtt = Mqtt("127.0.0.1", tls.port, "gateway", "secret", ours.ca_file, broker.broker.password_file)
+        token = devices.add(conn, "car-m", mqtt)
+        url = f"mqtts://localhost:{tls.port}"
+        with running_gateway(replace(settings(database, broker), mqtt=mqtt)) as gateway:
+            gateway.until_connected()
+            transport = MqttTransport(url, "car-m", token=token, ca_file=str(ours.ca_file))
+            large = batch("car-m", block("car-m-pack", 3000, t_ns=time.time_ns() - 3600 * 10**9))
+            assert transport.send(encode_batch(large)).accepted == ((0, 2999),)
+            transport.close()
+            with pytest.raises(Untrusted, match="not trusted"):
+                MqttTransport(url, "car-m", token=token, ca_file=str(others.ca_file)).send(b"x")
+        with running_gateway(
+            replace(settings(database, broker), mqtt=replace(mqtt, ca_file=others.ca_file))
+        ) as gateway:
+            until("the database is there", lambda: gateway.health()[1]["database"] == "ok")
+            assert gateway.health()[1]["broker"] == "down"
+
+
+def test_a_broker_on_another_machine_is_not_spoken_to_in_clear_text(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"MQTT_HOST=broker\.lan would be spoken to in clear text"):
+        check(Mqtt("broker.lan"), [])
+    check(Mqtt("broker.lan"), ["broker.lan"])
+    check(Mqtt("broker.lan", 8883), [])
+    (tmp_path / "ca.pem").write_text("nothing")
+    with pytest.raises(ConfigError, match="holds no certificate"):
+        check(Mqtt("broker.lan", ca_file=tmp_path / "ca.pem"), [])
