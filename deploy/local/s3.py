@@ -57,7 +57,7 @@ def binary() -> Path:
     go = program("go")
     if go is None:
         raise ConfigError(f"an S3 store needs versitygw ({GET})")
-    print("building versitygw (about a minute, once)", flush=True)
+    print("building versitygw (some minutes, once)", flush=True)
     BINARIES.mkdir(parents=True, exist_ok=True)
     told = {**os.environ, "GOBIN": str(BINARIES), "GOFLAGS": "-trimpath", "CGO_ENABLED": "0"}
     done = subprocess.run(

@@ -71,6 +71,8 @@ class Supervisor:
             self._look_after()
         if self._stop.is_set():
             raise Stopped
+        for child in self._late:
+            self._say(f"{child.service.name} is not ready yet and will say when it is; see {child.log}")
         self._announce()
 
     def _begin(self, child: Child) -> None:

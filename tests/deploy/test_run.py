@@ -124,3 +124,16 @@ def test_another_command_gets_a_database_and_an_api_of_its_own_for_its_time(chec
     assert (done.returncode, done.stdout) == (0, "200\n"), "the command's own output alone"
     assert done.stderr.splitlines()[-1] == "packtwin has stopped"
     assert checkout.call("status").returncode == 1
+
+
+def test_beyond_loopback_the_agent_here_sends_with_tls_and_a_token(tmp_path: Path) -> None:
+    with new_checkout(API_HOST="0.0.0.0", TLS_DIR=str(tmp_path / "tls")) as here:
+        child = here.start()
+        assert f"open https://localhost:{here.environment['API_PORT']}" in here.said
+        until(here.samples, "rows in the database")
+        told = here.call("status")
+        assert told.returncode == 0, told.stdout
+        config = (here.paths.edge / "edge.toml").read_text()
+        assert f'ca_file = "{tmp_path}/tls/ca.pem"' in config and str(here.paths.device_token) in config
+        assert here.paths.device_token.stat().st_mode & 0o777 == 0o600
+        assert end(child, signal.SIGTERM) == 0
