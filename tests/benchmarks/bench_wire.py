@@ -139,6 +139,22 @@ def _month(mode: str, send_s: float, sizes: dict[int, float]) -> None:
         f"{mode:>8} mode, one pack, {n:>2} Samples a batch: {month / 1e9:.3f} GB a month "
         f"(bodies {MONTH_S / send_s * body / 1e9:.3f}, polling for what is desired {MONTH_S / 10 * poll / 1e9:.3f})"
     )
+    _month_over_mqtt(mode, send_s, body, len(receipt))
+
+
+def _month_over_mqtt(mode: str, send_s: float, body: float, receipt_bytes: int) -> None:
+    """The same over MQTT: PUBLISH up and back, a PUBACK for each; where a Receipt is rare, a question each 10 s."""
+    topic, properties = len("packtwin/v1/0123456789abcdef/receipt"), 16  # correlation, expiry
+    head, ack = 7 + topic + properties, 4
+
+    def exchange(up_bytes: float) -> float:
+        parts = (head + up_bytes, ack, head + receipt_bytes, ack)
+        wire = sum(part + TLS_RECORD_BYTES + TCP_IP_BYTES * -(-part // MSS_BYTES) for part in parts)
+        return wire + 2 * TCP_IP_BYTES
+
+    asks = max(0.0, MONTH_S / 10 - MONTH_S / send_s) * exchange(0)
+    month = MONTH_S / send_s * exchange(body) + asks
+    print(f"{'':>8} over MQTT: {month / 1e9:.3f} GB a month (asking whether the gateway is there {asks / 1e9:.3f})")
 
 
 if __name__ == "__main__":
