@@ -29,7 +29,7 @@ import processes
 import pytest
 from conftest import ROOT, missing
 from e2e.namespaces import Namespace, two_machines
-from e2e.stack import until
+from e2e.stack import fetch, until
 from pg_process import PgServer, served
 
 from cloud import db
@@ -37,6 +37,7 @@ from cloud.tls import Authority
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.root]
 API_PORT, MQTT_PORT, MQTTS_PORT, PAGE_PORT = 5001, 1883, 8883, 5002
+STATUS = f"http://127.0.0.1:{PAGE_PORT}/status.json"
 API_TOKEN = "token-of-the-people"
 DEVICE = "far-car"
 
@@ -160,11 +161,12 @@ class Car:
     def config(self) -> Path:
         return self.folder / "edge.toml"
 
-    def told(self, url: str, token: str = "", ca: Path | None = None) -> None:
+    def told(self, url: str, token: str = "", ca: Path | None = None, sample_s: float = 0.2) -> None:
         """Writes edge.toml."""
         (self.folder / "token.txt").write_text(f"{token}\n")
         lines = [
-            f'device = "{DEVICE}"', 'clock = "system"', "sample_s = 0.2", 'data_dir = "cold"', 'hot_dir = "hot"',
+            f'device = "{DEVICE}"', 'clock = "system"', f"sample_s = {sample_s}",
+            'data_dir = "cold"', 'hot_dir = "hot"',
             "[uplink]", f'url = "{url}"', 'mode = "live"',
             *(['token_file = "token.txt"'] if token else []),
             *([f'ca_file = "{ca}"'] if ca else []),
@@ -179,7 +181,7 @@ class Car:
             environment={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=self.folder, log=self.folder / "agent.log",
             death_signal=signal.SIGKILL,
         )  # fmt: skip
-        until("the agent runs", lambda: self.edge("status", "--json")["running"], 60)
+        until("the agent runs", lambda: self.here(fetch, STATUS), 60)
 
     def stop(self) -> None:
         if self.agent is not None:
@@ -187,12 +189,22 @@ class Car:
             assert self.agent.wait(20) == 0
             self.agent = None
 
-    def edge(self, *words: str) -> dict[str, Any]:
-        """The JSON that a command of `edge` prints."""
-        done = self._command(*words)
-        assert done.returncode == 0, done.stderr
-        told: dict[str, Any] = json.loads(done.stdout)
+    def status(self) -> dict[str, Any]:
+        """What the running agent tells of itself; without one, what `edge status` finds in its files."""
+        told: dict[str, Any] | None = self.here(fetch, STATUS) if self.agent is not None else None
+        if told is None:
+            done = self._command("status", "--json")
+            assert done.returncode == 0, done.stderr
+            told = json.loads(done.stdout)
         return told
+
+    def samples(self, name: str) -> int:
+        """One number of the books."""
+        return int(self.status()["samples"][name])
+
+    def problem(self) -> str:
+        """Why the uplink waits; "" = it does not."""
+        return str(self.status()["uplink"]["problem"] or "")
 
     def refusal(self) -> str:
         """What `edge run` says when it does not even start; one sentence."""
@@ -203,13 +215,12 @@ class Car:
 
     def waits_because(self, what: str) -> None:
         """Starts the agent, waits until it says this one sentence, sees that it goes on measuring, and ends it."""
-        before = self.edge("status", "--json")["samples"]["acquired"]
+        before = self.samples("acquired")
         self.start()
 
         def said() -> bool:
-            status = self.edge("status", "--json")
-            problem = status["uplink"]["problem"] or ""
-            return bool(re.search(what, problem)) and "\n" not in problem and status["samples"]["acquired"] > before + 5
+            problem = self.problem()
+            return bool(re.search(what, problem)) and "\n" not in problem and self.samples("acquired") > before + 5
 
         until(f"the agent says {what!r}", said, 40)
         self.stop()
@@ -292,7 +303,7 @@ def test_a_far_car_gets_in_with_tls_and_a_token_only_and_loses_nothing(
     ):
         car.told(url, wrong, trusted)
         car.waits_because(sentence)
-    books = car.edge("status", "--json")["samples"]
+    books = car.status()["samples"]
     assert books["acked"] == 0 and books["pending"] == books["stored"] > 20
     assert cloud.rows() == 0
 
@@ -301,18 +312,22 @@ def test_a_far_car_gets_in_with_tls_and_a_token_only_and_loses_nothing(
     car.start()
     until("what waited is there", lambda: cloud.rows() > books["stored"], 60)
     cloud.run("device", "revoke", DEVICE)
-    until("the agent is refused", lambda: re.search(no, str(car.edge("status", "--json")["uplink"]["problem"])), 60)
-    stored, here = car.edge("status", "--json")["samples"]["stored"], cloud.rows()
-    until("it goes on measuring", lambda: car.edge("status", "--json")["samples"]["stored"] > stored + 5)
+    until("the agent is refused", lambda: re.search(no, car.problem()), 60)
+    stored, here = car.samples("stored"), cloud.rows()
+    until("it goes on measuring", lambda: car.samples("stored") > stored + 5)
     assert cloud.rows() == here
     car.stop()
-    car.told(url, cloud.run("device", "add", DEVICE), cloud.ca)
+    token = cloud.run("device", "add", DEVICE)
+    car.told(url, token, cloud.ca)
     car.start()
     until("it sends again", lambda: cloud.rows() > here + 10, 60)
-    car.sim.terminate()
-    until("nothing is pending", lambda: car.edge("status", "--json")["samples"]["pending"] == 0, 60)
 
-    books = car.edge("status", "--json")["samples"]
+    # At rest, with nothing new to measure, the cloud has all that was ever stored, once.
+    car.stop()
+    car.told(url, token, cloud.ca, sample_s=3600)
+    car.start()
+    until("nothing is pending", lambda: car.samples("pending") == 0, 60)
+    books = car.status()["samples"]
     print(f"{transport}: {books}")
     assert (books["refused"], books["evicted"], books["lost"]) == (0, 0, 0)
     ((rows, distinct),) = cloud.query("SELECT count(*), count(DISTINCT (boot, seq)) FROM samples")
