@@ -53,6 +53,8 @@ class Config:
     """The keys that sign it."""
     models_dir: Path = Path("models")
     """Where trained bundles and their cards are written."""
+    mlflow_uri: str = ""
+    """Where trainings are noted; "" = a file in `.local/mlflow`, `off` = nowhere."""
 
 
 _T = TypeVar("_T")
@@ -60,7 +62,7 @@ _PREFIXES: Final = ("API_", "AUTO_", "BAND_", "DB_", "KEYS_", "MODELS_", "RELEAS
 _BANDS: Final = {"SOC": "soc", "SOH": "soh", "TEMPERATURE": "temperature", "RUL": "rul", "FAILURE": "failure"}
 SETTINGS: Final = frozenset(
     {"API_HOST", "API_PORT", "AUTO_REGISTER", "BAND_TEMPERATURE_COLD", "UPLINK_MODE"}
-    | {"KEYS_DIR", "MODELS_DIR", "RELEASE_DIR"}
+    | {"KEYS_DIR", "MLFLOW_TRACKING_URI", "MODELS_DIR", "RELEASE_DIR"}
     | {f"DB_{name}" for name in ("HOST", "PORT", "NAME", "USER", "PASSWORD")}
     | {f"RETENTION_{name}_DAYS" for name in ("RAW", "1M", "1H", "1D")}
     | {f"BAND_{name}_{level}" for name in _BANDS for level in ("WARNING", "CRITICAL")}
@@ -89,6 +91,7 @@ def load(environ: Mapping[str, str], env_file: Path | None = None) -> Config:
         release_dir=Path(values.text("RELEASE_DIR", str(none.release_dir))),
         keys_dir=Path(values.text("KEYS_DIR", str(none.keys_dir))),
         models_dir=Path(values.text("MODELS_DIR", str(none.models_dir))),
+        mlflow_uri=values.text("MLFLOW_TRACKING_URI", none.mlflow_uri),
     )
 
 
