@@ -100,6 +100,8 @@ class Config:
     """The keys that sign it."""
     models_dir: Path = Path("models")
     """Where trained bundles and their cards are written."""
+    mlflow_uri: str = ""
+    """Where trainings are noted; "" = a file in `.local/mlflow`, `off` = nowhere."""
 
 
 _T = TypeVar("_T")
@@ -116,6 +118,7 @@ SETTINGS: Final = frozenset(
     | {"API_TOKEN", "TLS_DIR", "TLS_NAMES", "API_CERT_FILE", "API_KEY_FILE", "ALLOW_PLAINTEXT_HOSTS"}
     | {"METRICS_HOST", "INGEST_METRICS_PORT", "GATEWAY_METRICS_PORT"}
     | {"KEYS_DIR", "MODELS_DIR", "RELEASE_DIR"}
+    | {"KEYS_DIR", "MLFLOW_TRACKING_URI", "MODELS_DIR", "RELEASE_DIR"}
     | {f"DB_{name}" for name in ("HOST", "PORT", "NAME", "USER", "PASSWORD")}
     | {f"RETENTION_{name}_DAYS" for name in ("RAW", "1M", "1H", "1D")}
     | {f"BAND_{name}_{level}" for name in _BANDS for level in ("WARNING", "CRITICAL")}
@@ -155,6 +158,7 @@ def load(environ: Mapping[str, str], env_file: Path | None = None) -> Config:
         release_dir=Path(values.text("RELEASE_DIR", str(none.release_dir))),
         keys_dir=Path(values.text("KEYS_DIR", str(none.keys_dir))),
         models_dir=Path(values.text("MODELS_DIR", str(none.models_dir))),
+        mlflow_uri=values.text("MLFLOW_TRACKING_URI", none.mlflow_uri),
     )
 
 

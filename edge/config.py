@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Final
 
 from edge.tables import Table, read_toml
+from shared.alerts import BANDS, Band
 from shared.errors import ConfigError
 from shared.records import MODES
 
@@ -109,6 +110,7 @@ class Config:
     page: Listen
     metrics: Listen
     sources: tuple[SourceConfig, ...]
+    bands: Mapping[str, Band] = field(default_factory=lambda: BANDS)
 
 
 def find_config(given: str | None) -> Path:
@@ -125,7 +127,7 @@ def find_config(given: str | None) -> Path:
 
 
 def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
-    """edge.toml; TELEMETRY_INTERVAL, PREDICTION_INTERVAL, EDGE_PORT, METRICS_PORT of the environment go first."""
+    """edge.toml; TELEMETRY_INTERVAL, PREDICTION_INTERVAL, EDGE_PORT, METRICS_PORT, BAND_* in `environ` go first."""
     table = Table(read_toml(path), str(path))
     folder = path.absolute().parent
     device = table.id("device")
@@ -145,6 +147,7 @@ def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
         page=_listen(table.table("page"), environ, 5002, "EDGE_PORT"),
         metrics=_listen(table.table("metrics"), environ, 9100, "METRICS_PORT"),
         sources=tuple(_source(source, folder) for source in table.tables("source")),
+        bands=_bands(environ),
     )
     table.done()
     _check_sources(config)
@@ -160,6 +163,23 @@ def _override(table: Table, key: str, environ: Mapping[str, str], variable: str)
         return Table({key: float(environ[variable])}, f"the environment's {variable}")
     except ValueError:
         raise ConfigError(f"{variable}={environ[variable]} must be a number: set it right or leave it out") from None
+
+
+def _bands(environ: Mapping[str, str]) -> Mapping[str, Band]:
+    """The bands of the Events, by the same variables as the cloud's."""
+    found = {}
+    for code, name, per_unit in (("rul_band", "RUL", 1.0), ("failure_probability_band", "FAILURE", 100.0)):
+        band = BANDS[code]
+        limits = [
+            _override(Table({}, ""), "limit", environ, f"BAND_{name}_{level}").number(
+                "limit", default * per_unit, lo=0.0, hi=1e6
+            )
+            for level, default in (("WARNING", band.warning), ("CRITICAL", band.critical))
+        ]
+        if (limits[0] > limits[1]) if band.rising else (limits[0] < limits[1]):
+            raise ConfigError(f"BAND_{name}_WARNING is worse than BAND_{name}_CRITICAL: swap them")
+        found[code] = replace(band, warning=limits[0] / per_unit, critical=limits[1] / per_unit)
+    return found
 
 
 def _uplink(table: Table, folder: Path, environ: Mapping[str, str]) -> UplinkConfig:

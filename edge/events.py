@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from shared.alerts import Watch
+from shared.alerts import BANDS, Band, Watch
 from shared.records import Estimate, Event
 
 log = logging.getLogger(__name__)
@@ -20,16 +20,16 @@ FILE: Final = "events.json"
 class Events:
     """Watches the bands of Estimates. One thread."""
 
-    def __init__(self, folder: Path, boot: int) -> None:
+    def __init__(self, folder: Path, boot: int, bands: Mapping[str, Band] = BANDS) -> None:
         """folder: on flash. What cannot be read there is forgotten with one line in the log."""
         self._path = folder / FILE
         try:
-            self._watch = Watch(boot, json.loads(self._path.read_text("utf-8")))
+            self._watch = Watch(boot, json.loads(self._path.read_text("utf-8")), bands)
         except FileNotFoundError:
-            self._watch = Watch(boot)
+            self._watch = Watch(boot, bands=bands)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             log.warning("%s cannot be read, standing events are forgotten: %s", self._path, error)
-            self._watch = Watch(boot)
+            self._watch = Watch(boot, bands=bands)
         self._kept = not self._watch.untold
 
     def look(self, estimates: Iterable[Estimate]) -> list[Event]:

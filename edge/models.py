@@ -53,7 +53,7 @@ class Models:
         self.estimator = Estimator(
             self.updates, feature_schema=schema_id(), interval_s=config.prediction_s, now=clock.mono_ns
         )
-        self._events = Events(config.outbox.cold_dir, outbox.boot)
+        self._events = Events(config.outbox.cold_dir, outbox.boot, config.bands)
         self.dropped = 0
         """Estimates that the outbox could not store."""
 

@@ -56,7 +56,6 @@ __all__ = [
     "Output",
     "answer",
     "build",
-    "check_fit",
     "interval_cycles",
     "model_id",
     "quantiles_cycles",
@@ -129,19 +128,6 @@ def renumbered(body: bytes, counter: int) -> bytes:
     files = _unpack(body)
     told: dict[str, Any] = parse(files.pop(MANIFEST), MANIFEST)
     return _pack({**told, "counter": counter, "model_id": model_id(name, counter)}, files)
-
-
-def check_fit(manifest: Manifest, *, feature_schema: str, hardware: str, floor: int) -> None:
-    """Returns when the bundle belongs here. floor: the highest counter proven here, 0 = none yet.
-
-    BundleError feature_schema | hardware | counter.
-    """
-    if manifest.feature_schema != feature_schema:
-        raise BundleError("feature_schema", f"{manifest.model_id} was trained on other features than are made here")
-    if manifest.hardware != hardware:
-        raise BundleError("hardware", f"{manifest.model_id} is made for {manifest.hardware}, this is {hardware}")
-    if manifest.counter < floor:
-        raise BundleError("counter", f"{manifest.model_id} is older than {floor}, which has been proven here")
 
 
 def _pack(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> bytes:

@@ -78,8 +78,8 @@ def run_train(options: argparse.Namespace, config: Config) -> int:
     files = [path.with_suffix(".html"), path.with_suffix(".card.json")]
     counts = {key: trained.card["data"][key] for key in ("packs_learned", "packs_frozen", "packs_unlabelled")}
     parameters = {"seed": order.seed, "source": " ".join(options.source), **counts}
-    numbers = bundles.read(trained.body).manifest.metrics
-    noted = track.note(order_id(trained), parameters, {key: float(value) for key, value in numbers.items()}, files)
+    numbers = {key: float(value) for key, value in bundles.read(trained.body).manifest.metrics.items()}
+    noted = track.note(config.mlflow_uri, order_id(trained), parameters, numbers, files)
     if noted:
         print(f"noted in MLflow ({noted.split('?')[0].split('@')[-1]})")
     return 0

@@ -14,21 +14,22 @@ _STORE: Final = Path(".local/mlflow")
 _IMPATIENT: Final = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 
 
-def note(model_id: str, parameters: Mapping[str, Any], metrics: Mapping[str, float], files: list[Path]) -> str | None:
-    """Where the run was noted; None when it could not be. MLFLOW_TRACKING_URI names a store, `off` none."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+def note(
+    uri: str, model_id: str, parameters: Mapping[str, Any], metrics: Mapping[str, float], files: list[Path]
+) -> str | None:
+    """Where the run was noted; None when it could not be. uri: of a store, "" = a file in `.local`, `off` = none."""
     if uri == "off":
         return None
     try:
         for name, value in _IMPATIENT.items():
             os.environ.setdefault(name, value)
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        logging.getLogger("mlflow").setLevel(logging.ERROR)
         if not uri:
             _STORE.mkdir(parents=True, exist_ok=True)
             uri = f"sqlite:///{_STORE / 'mlflow.db'}"
         import mlflow
 
+        for name in ("alembic", "mlflow"):  # each sets its own level while it is imported
+            logging.getLogger(name).setLevel(logging.ERROR)
         mlflow.set_tracking_uri(uri)
         if mlflow.get_experiment_by_name("packtwin") is None:
             mlflow.create_experiment("packtwin", artifact_location=_artifacts() if uri.startswith("sqlite") else None)

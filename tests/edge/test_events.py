@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from edge.config import SAMPLES, load_config
 from edge.events import FILE, Events
+from shared.errors import ConfigError
 from shared.records import Estimate
 
 T_NS = 1_770_000_000_000_000_000
@@ -59,3 +63,20 @@ def test_a_full_disk_costs_only_the_memory_of_it(tmp_path: Path) -> None:
     assert len(events.look(said(480.0))) == 1
     events.stored()
     assert events.look(said(470.0)) == []
+
+
+def test_the_bands_are_those_of_the_settings(tmp_path: Path) -> None:
+    mapping = SAMPLES / "mapping.toml"
+    config = tmp_path / "edge.toml"
+    config.write_text(f'device = "d"\n[[source]]\npack_id = "P"\nchannel = "x"\nmapping = "{mapping}"\n')
+    told = {"BAND_RUL_WARNING": "900", "BAND_FAILURE_WARNING": "5"}
+    events = Events(tmp_path, 1, load_config(config, told).bands)
+    raised = events.look(said(880.0, chance=0.06))
+    assert [(event.code, event.threshold) for event in raised] == [
+        ("rul_band", 900.0),
+        ("failure_probability_band", 0.05),
+    ]
+    with pytest.raises(ConfigError, match="BAND_RUL_WARNING is worse than BAND_RUL_CRITICAL"):
+        load_config(config, {"BAND_RUL_WARNING": "50"})
+    with pytest.raises(ConfigError, match="BAND_RUL_WARNING"):
+        load_config(config, {"BAND_RUL_WARNING": "many"})

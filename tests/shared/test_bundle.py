@@ -205,26 +205,6 @@ def test_numbers_that_are_none_are_not_written() -> None:
         bundles.build(read.manifest, files, infinite)
 
 
-@pytest.mark.parametrize(
-    ("fit", "wanted"),
-    [
-        ({"feature_schema": "other", "hardware": "cpu-onnx", "floor": 0}, "feature_schema"),
-        ({"hardware": "npu", "floor": 0}, "hardware"),
-        ({"hardware": "cpu-onnx", "floor": 4}, "counter"),
-        ({"hardware": "cpu-onnx", "floor": 3}, None),
-    ],
-)
-def test_check_fit_says_what_does_not_fit(fit: dict[str, Any], wanted: str | None) -> None:
-    manifest = bundles.read(GOOD).manifest
-    told = {"feature_schema": manifest.feature_schema, **fit}
-    if wanted is None:
-        bundles.check_fit(manifest, **told)
-        return
-    with pytest.raises(BundleError) as error:
-        bundles.check_fit(manifest, **told)
-    assert error.value.reason == wanted
-
-
 # Answers
 
 
