@@ -1,14 +1,15 @@
-"""Synthetic devices: each sends one Batch at a time and goes on only when it has its Receipt."""
+"""Synthetic devices: each sends one Batch at a time and goes on only when it has its Receipt; by HTTP or by MQTT."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import threading
+import time  # wall time belongs to the batch; pacing and waiting go by the loop's clock
 from dataclasses import dataclass, field
 
-import httpx
 import numpy as np
+from e2e.roads import Road, road_to
 
 from shared import wire
 from shared.batch import Batch
@@ -17,6 +18,7 @@ from shared.fields import resolution
 from shared.records import new_boot
 
 LAYOUT = Layout(scalars=(("pack_v", resolution(0.1)), ("soc_bms", resolution(0.001))), cells=12)
+AGAIN_S = 0.2
 
 
 @dataclass
@@ -42,12 +44,19 @@ class Device:
 class Load:
     """`count` devices, together about `per_s` Batches a second, in a thread of their own."""
 
-    def __init__(self, url: str, count: int, per_s: float, seed: int, rows: int = 1) -> None:
+    def __init__(self, url: str, count: int, per_s: float, seed: int, rows: int = 1, name: str = "syn") -> None:
+        """url: http or mqtt; name: what the devices' names begin with."""
         self.url, self.per_s, self.rows = url, per_s, rows
-        self.devices = [Device(f"syn-{i:03d}") for i in range(count)]
+        self.devices = [Device(f"{name}-{i:03d}") for i in range(count)]
+        self.receipts = 0
+        self.longest_wait_s = 0.0
+        """The longest that a device waited for a Receipt."""
+        self.longest_pause_s = 0.0
+        """The longest time in which no device got one."""
         self._random = random.Random(seed)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="load")
+        self._last_receipt_s: float | None = None
         self.error: BaseException | None = None
 
     def __enter__(self) -> Load:
@@ -65,41 +74,47 @@ class Load:
         if self.error is not None:
             raise self.error
 
-    async def _run(self) -> None:
-        limits = httpx.Limits(max_connections=50, max_keepalive_connections=50)
-        async with httpx.AsyncClient(base_url=self.url, limits=limits, timeout=30) as client:
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for device in self.devices:
-                        group.create_task(self._drive(client, device))
-            except BaseException as error:  # handed to the test by `finish`
-                self.error = error
+    @property
+    def resent(self) -> int:
+        """Batches that were sent again."""
+        return sum(device.resent for device in self.devices)
 
-    async def _drive(self, client: httpx.AsyncClient, device: Device) -> None:
+    async def _run(self) -> None:
+        try:
+            async with (
+                road_to(self.url, [device.name for device in self.devices]) as road,
+                asyncio.TaskGroup() as group,
+            ):
+                for device in self.devices:
+                    group.create_task(self._drive(road, device))
+        except BaseException as error:  # handed to the test by `finish`
+            self.error = error
+
+    async def _drive(self, road: Road, device: Device) -> None:
         pause_s = len(self.devices) / self.per_s
+        now_s = asyncio.get_running_loop().time
         await asyncio.sleep(self._random.random() * pause_s)
         while not self._stop.is_set():
-            began = asyncio.get_running_loop().time()
-            await self._deliver(client, device)
-            await asyncio.sleep(max(0.0, began + pause_s - asyncio.get_running_loop().time()))
+            began_s = now_s()
+            await self._deliver(road, device)
+            self._count(began_s, now_s())
+            await asyncio.sleep(max(0.0, began_s + pause_s - now_s()))
 
-    async def _deliver(self, client: httpx.AsyncClient, device: Device) -> None:
-        import time  # wall time belongs to the batch, not to the pacing
-
+    async def _deliver(self, road: Road, device: Device) -> None:
         body = device.body(device.acked, self.rows, time.time_ns())
         while True:
-            try:
-                answer = await client.post(
-                    "/device/v1/batches", content=body, headers={"content-type": "application/x-protobuf"}
-                )
-            except httpx.TransportError:
-                answer = None
-            if answer is not None and answer.status_code == 200:
-                receipt = wire.decode_receipt(answer.content)
+            receipt = await road.send(device.name, body)
+            if receipt is not None:
                 expected = ((device.acked, device.acked + self.rows - 1),)
                 assert receipt.accepted == expected, f"{device.name}: {receipt} instead of {expected}"
                 device.acked += self.rows
                 return
-            assert answer is None or answer.status_code == 503, f"{answer.status_code} {answer.text}"
             device.resent += 1
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(AGAIN_S)
+
+    def _count(self, began_s: float, now_s: float) -> None:
+        self.receipts += 1
+        self.longest_wait_s = max(self.longest_wait_s, now_s - began_s)
+        if self._last_receipt_s is not None:
+            self.longest_pause_s = max(self.longest_pause_s, now_s - self._last_receipt_s)
+        self._last_receipt_s = now_s

@@ -1,6 +1,6 @@
-"""The whole road as real processes in one temporary folder: PostgreSQL, API, simulator, agent. Each can be killed.
+"""The whole road as real processes in one temporary folder: servers, cloud, simulator, agents. Each can be killed.
 
-No shell, no fixed port, nothing outside the folder but the agent's tmpfs file. `Stack` is a context manager.
+No shell, no fixed port, nothing outside the folder but the agents' tmpfs files. `Stack` is a context manager.
 """
 
 from __future__ import annotations
@@ -9,35 +9,37 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 import psycopg
+from conftest import free_port, missing
+from e2e.agents import Agent
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "deploy" / "local"))
 
-import postgres  # noqa: E402 - deploy/local is a folder of scripts, not a package
+import kafka  # noqa: E402 - deploy/local is a folder of scripts, not a package
+import mosquitto  # noqa: E402
+import postgres  # noqa: E402
 import processes  # noqa: E402
 
 T = TypeVar("T")
 SEED = "7"  # of the simulated cars and their pasts
 TUNING = {**postgres.TUNING, "log_min_messages": "warning"}
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+BARE = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
+"""The environment of servers that are not ours."""
+KAFKA_HEAP_MB = 256
+SERVERS = ("database", "mosquitto", "kafka")
 
 
 def until(what: str, check: Callable[[], T], timeout_s: float = 30.0) -> T:
@@ -52,16 +54,40 @@ def until(what: str, check: Callable[[], T], timeout_s: float = 30.0) -> T:
         time.sleep(0.05)
 
 
+@dataclass(frozen=True)
+class Part:
+    """One process: its command (with whatever must be done before it), and whether it answers now."""
+
+    command: Callable[[], Sequence[str]]
+    answers: Callable[[], object]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    account: processes.Account | None = None
+    polite: signal.Signals = signal.SIGTERM
+
+
 class Stack:
-    """Database, API, simulator and agent of one test."""
+    """The processes of one test, by name: database, api, sim, and those that `__init__` is asked for."""
 
     def __init__(
-        self, folder: Path, cars: int = 3, speed: float = 1.0, agent: dict[str, str] | None = None, model: bool = False
+        self,
+        folder: Path,
+        cars: int = 3,
+        speed: float = 1.0,
+        agent: dict[str, str] | None = None,
+        model: bool = False,
+        brokers: int = 0,
+        agents: Sequence[Agent] = (),
     ) -> None:
-        """model: the champion is published before the agent starts, and the cars have pasts."""
+        """model: the champion is published before an agent starts, and the cars have pasts.
+
+        brokers: of Kafka; 0 = the direct bus. More than one: parts kafka-1, kafka-2, ...
+        agents: by default one, named `agent`, with all cars, by HTTP, and with the settings `agent`.
+        """
         self.folder, self.cars, self.speed, self.model = folder, cars, speed, model
-        self.agent_settings = agent or {}
-        self.api_port, self.page_port, self.metrics_port = free_port(), free_port(), free_port()
+        cars_there = range(1, cars + 1)
+        self.agents = {each.name: each for each in agents or [Agent(cars=cars_there, **(agent or {}))]}
+        self.api_port, self.mqtt_port = free_port(), free_port()
+        self.ingest_port, self.gateway_port = free_port(), free_port()
         self.login = postgres.Login("127.0.0.1", free_port(), "twin_data", "twin", "e2e")
         self.children: dict[str, subprocess.Popen[bytes]] = {}
         self.logs = folder / "logs"
@@ -69,10 +95,17 @@ class Stack:
         self._database_folder = Path(tempfile.mkdtemp(prefix="packtwin-e2e-"))
         self._database_folder.chmod(0o755)  # the server's own account must get through
         self.cluster = postgres.embedded(self._database_folder, self._database_folder / "outside")
+        self.mosquitto = mosquitto.Broker(folder / "mosquitto", self.mqtt_port)
+        self.kafka = _kafka(folder / "kafka", brokers) if brokers else None
+        self.parts = self._parts()
 
     @property
     def api(self) -> str:
         return f"http://127.0.0.1:{self.api_port}"
+
+    @property
+    def mqtt(self) -> str:
+        return f"mqtt://127.0.0.1:{self.mqtt_port}"
 
     def __enter__(self) -> Stack:
         return self
@@ -82,58 +115,100 @@ class Stack:
     ) -> None:
         for name in reversed(list(self.children)):
             self.stop(name)
-        for leftover in (self._database_folder, self.hot_dir()):
+        for leftover in (self._database_folder, *(each.hot_dir(self.folder) for each in self.agents.values())):
             shutil.rmtree(leftover, ignore_errors=True)
         if kind is not None:
             for log in sorted(self.logs.iterdir()):
                 print(f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-25:]))
 
-    # --- starting ------------------------------------------------------------------------------------------------
+    # --- what there is -------------------------------------------------------------------------------------------
 
-    def start(self, *names: str) -> None:
-        """Starts the named parts in order and waits until each answers: database, api, sim, agent."""
-        for name in names:
-            getattr(self, f"_start_{name}")()
-
-    def _spawn(self, name: str, command: list[str], account: Any = None, cwd: Path | None = None) -> None:
-        self.children[name] = processes.spawn(
-            command,
-            environment=self.environment() if account is None else {"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
-            cwd=cwd or self.folder,
-            log=self.logs / f"{name}.log",
-            account=account,
-            death_signal=signal.SIGKILL,
-        )
+    def _parts(self) -> dict[str, Part]:
+        cars = ["--cars", str(self.cars), "--seed", SEED, "--speed", str(self.speed)]
+        parts = {
+            "database": Part(self._database, self.login.answers, account=self.cluster.account, polite=signal.SIGINT),
+            "mosquitto": Part(self._mosquitto, self.mosquitto.ready),
+            "ingest": Part(partial(self._cloud, "ingest"), lambda: healthy(self.ingest_port)),
+            "gateway": Part(partial(self._cloud, "gateway"), lambda: healthy(self.gateway_port)),
+            "api": Part(partial(self._cloud, "api"), lambda: healthy(self.api_port)),
+            "sim": Part(
+                lambda: ours("firmware_bridge", "sim", *cars, "--channel", str(self.folder / "can")),
+                lambda: len(list((self.folder / "can").glob("BATTERY_*"))) == self.cars,
+            ),
+        }
+        for broker in self.kafka.brokers if self.kafka else ():
+            name = f"kafka-{broker.node}" if len(self.kafka.ports) > 1 else "kafka"
+            parts[name] = Part(partial(self.kafka.command, broker), partial(self.kafka.ready, broker))
+        for agent in self.agents.values():
+            page = f"http://127.0.0.1:{agent.page_port}/status.json"
+            parts[agent.name] = Part(partial(self._agent, agent), partial(fetch, page), agent.ports())
+        return parts
 
     def environment(self) -> dict[str, str]:
         """What every part of ours gets to know."""
+        bus: dict[str, str] = {}
+        if self.kafka:
+            copies = str(self.kafka.replication)
+            bus = {"BUS": "kafka", "KAFKA_BOOTSTRAP": self.kafka.bootstrap, "KAFKA_REPLICATION": copies}
         return {
             **os.environ,
             **self.login.environment(),
+            **bus,
+            "MQTT_PORT": str(self.mqtt_port),
             "API_PORT": str(self.api_port),
-            "EDGE_PORT": str(self.page_port),
-            "METRICS_PORT": str(self.metrics_port),
+            "INGEST_METRICS_PORT": str(self.ingest_port),
+            "GATEWAY_METRICS_PORT": str(self.gateway_port),
             "PACKTWIN_RUN": str(self.folder / "run"),
             "PYTHONPATH": str(ROOT),
         }
 
-    def _start_database(self) -> None:
-        self.cluster.prepare(self.login.name, self.login.user, self.login.password, superuser=True)
-        command = self.cluster.command(self.login.port, TUNING)
-        self._spawn("database", command, self.cluster.account, cwd=Path("/"))
-        until("the database answers", self.login.answers)
+    # --- starting ------------------------------------------------------------------------------------------------
 
-    def _start_api(self) -> None:
+    def start(self, *names: str, timeout_s: float = 30.0) -> None:
+        """Starts the named parts in order, and waits until each answers; `kafka` = all its brokers at once."""
+        for name in names:
+            these = [part for part in self.parts if part == name or part.startswith(f"{name}-")]
+            if name == "kafka" and self.kafka:
+                self.kafka.prepare()
+            for each in these:
+                self.spawn(each)
+            for each in these:
+                until(f"{each} answers", self.parts[each].answers, timeout_s)
+
+    def spawn(self, name: str) -> None:
+        """Starts a part and does not wait for it."""
+        part = self.parts[name]
+        theirs = name.partition("-")[0] in SERVERS
+        self.children[name] = processes.spawn(
+            part.command(),
+            environment=BARE if theirs else {**self.environment(), **part.environment},
+            cwd=Path("/") if part.account else self.folder,
+            log=self.logs / f"{name}.log",
+            account=part.account,
+            death_signal=signal.SIGKILL,
+        )
+
+    def _database(self) -> list[str]:
+        self.cluster.prepare(self.login.name, self.login.user, self.login.password, superuser=True)
+        return self.cluster.command(self.login.port, TUNING)
+
+    def _mosquitto(self) -> list[str]:
+        problem = mosquitto.problem()
+        if problem:
+            missing(problem)
+        self.mosquitto.prepare()
+        return self.mosquitto.command()
+
+    def _agent(self, agent: Agent) -> list[str]:
+        if self.model and not (self.folder / "root.json").exists():
+            self._publish_champion()
+        return ours("edge", "run", "--config", str(self.edge_config(agent.name)))
+
+    def _cloud(self, command: str) -> list[str]:
         if not (self.folder / "migrated").exists():
             self.run("cloud", "migrate")
             (self.folder / "migrated").touch()
-        self._spawn("api", [sys.executable, "-m", "cloud", "api"])
-        until("the API answers", lambda: self.get("/health", quiet=True))
-
-    def _start_sim(self) -> None:
-        command = [sys.executable, "-m", "firmware_bridge", "sim", "--cars", str(self.cars), "--seed", SEED]
-        self._spawn("sim", [*command, "--speed", str(self.speed), "--channel", str(self.folder / "can")])
-        until("the cars are there", lambda: len(list((self.folder / "can").glob("BATTERY_*"))) == self.cars)
+        return ours("cloud", command)
 
     def _publish_champion(self) -> None:
         (champion,) = (ROOT / "cloud" / "champion").glob("*.bundle")
@@ -141,44 +216,13 @@ class Stack:
         shutil.copyfile(self.folder / ".local" / "release" / "metadata" / "1.root.json", self.folder / "root.json")
         self.run("firmware_bridge", "lives", "--past", str(self.cars), "--seed", SEED, "-o", str(self.folder / "pasts"))
 
-    def _start_agent(self) -> None:
-        if self.model and not (self.folder / "root.json").exists():
-            self._publish_champion()
-        self._spawn("agent", [sys.executable, "-m", "edge", "run", "--config", str(self.edge_config())])
-        until("the agent answers", lambda: fetch(f"http://127.0.0.1:{self.page_port}/status.json"))
-
-    def edge_config(self) -> Path:
-        """Writes edge.toml once: one slcan source per car, everything below the folder."""
-        path = self.folder / "edge.toml"
-        if path.exists():
-            return path
-        mapping = ROOT / "edge" / "samples" / "mapping.toml"
-        lines = [
-            'device = "e2e-agent"',
-            'clock = "system"',
-            f'data_dir = "{self.folder / "cold"}"',
-            f'hot_dir = "{self.hot_dir()}"',
-            f"sample_s = {self.agent_settings.get('sample_s', '1.0')}",
-            *(['trust_root = "root.json"'] if self.model else []),
-            "[uplink]",
-            f'url = "{self.api}"',
-            f'mode = "{self.agent_settings.get("mode", "live")}"',
-            "[page]",
-            f"port = {self.page_port}",
-            "[metrics]",
-            f"port = {self.metrics_port}",
-        ]
-        for n in range(1, self.cars + 1):
-            lines += ["[[source]]", f'pack_id = "BATTERY_{n:03d}"', 'type = "can"', 'interface = "slcan"']
-            lines += [f'channel = "{self.folder / "can" / f"BATTERY_{n:03d}"}"', f'mapping = "{mapping}"']
-            lines += [f'past = "pasts/BATTERY_{n:03d}.jsonl"'] if self.model else []
-        path.write_text("\n".join(lines) + "\n")
+    def edge_config(self, name: str = "agent") -> Path:
+        """Writes an agent's edge.toml once."""
+        path = self.folder / ("edge.toml" if name == "agent" else f"{name}.toml")
+        if not path.exists():
+            urls = {"http": self.api, "mqtt": self.mqtt}
+            path.write_text(self.agents[name].toml(self.folder, urls, self.model))
         return path
-
-    def hot_dir(self) -> Path:
-        """The agent's tmpfs folder, of this test alone."""
-        shm = Path("/dev/shm")
-        return (shm if os.access(shm, os.W_OK) else self.folder) / f"packtwin-e2e-{self.folder.name}-{os.getpid()}"
 
     # --- ending --------------------------------------------------------------------------------------------------
 
@@ -191,7 +235,7 @@ class Stack:
     def stop(self, name: str) -> None:
         """A polite end; SIGKILL after 10 s."""
         child = self.children.pop(name)
-        child.send_signal(signal.SIGINT if name == "database" else signal.SIGTERM)
+        child.send_signal(self.parts[name].polite)
         try:
             child.wait(10)
         except subprocess.TimeoutExpired:
@@ -203,7 +247,7 @@ class Stack:
     def run(self, module: str, *arguments: str) -> str:
         """Runs a command of ours to its end; its stdout. AssertionError with its words when it fails."""
         done = subprocess.run(
-            [sys.executable, "-m", module, *arguments],
+            ours(module, *arguments),
             env=self.environment(),
             cwd=self.folder,
             capture_output=True,
@@ -223,7 +267,7 @@ class Stack:
             password=self.login.password,
             connect_timeout=5,
         ) as connection:
-            return connection.execute(sql, arguments or None).fetchall()  # type: ignore[arg-type]
+            return connection.execute(sql, arguments or None).fetchall()
 
     def get(self, path: str, quiet: bool = False) -> Any:
         """The JSON of an API path; None when `quiet` and it does not answer 200."""
@@ -231,10 +275,28 @@ class Stack:
         assert answer is not None or quiet, f"{path} does not answer"
         return answer
 
-    def books(self) -> dict[str, Any]:
-        """`edge status --json` of the agent."""
-        status = json.loads(self.run("edge", "status", "--json", "--config", str(self.edge_config())))
-        return status.get("samples", status)  # type: ignore[no-any-return]
+    def books(self, agent: str = "agent") -> dict[str, Any]:
+        """`edge status --json` of an agent."""
+        status = json.loads(self.run("edge", "status", "--json", "--config", str(self.edge_config(agent))))
+        return status.get("samples", status)
+
+
+def _kafka(folder: Path, brokers: int) -> kafka.Cluster:
+    problem = kafka.problem()
+    if problem:
+        missing(problem)
+    ports = tuple(kafka.Ports(free_port(), free_port()) for _ in range(brokers))
+    return kafka.Cluster(kafka.fetch(), folder, ports, heap_mb=KAFKA_HEAP_MB)
+
+
+def ours(module: str, *arguments: str) -> list[str]:
+    """A command of packtwin's."""
+    return [sys.executable, "-m", module, *arguments]
+
+
+def healthy(port: int) -> bool:
+    """Whether a process of the cloud says that it and all it needs work."""
+    return fetch(f"http://127.0.0.1:{port}/health") is not None
 
 
 def fetch(url: str) -> Any:
