@@ -117,7 +117,6 @@ SETTINGS: Final = frozenset(
     | {f"MQTT_{name}" for name in ("HOST", "PORT", "USER", "PASSWORD", "CA_FILE", "PASSWORD_FILE")}
     | {"API_TOKEN", "TLS_DIR", "TLS_NAMES", "API_CERT_FILE", "API_KEY_FILE", "ALLOW_PLAINTEXT_HOSTS"}
     | {"METRICS_HOST", "INGEST_METRICS_PORT", "GATEWAY_METRICS_PORT"}
-    | {"KEYS_DIR", "MODELS_DIR", "RELEASE_DIR"}
     | {"KEYS_DIR", "MLFLOW_TRACKING_URI", "MODELS_DIR", "RELEASE_DIR"}
     | {f"DB_{name}" for name in ("HOST", "PORT", "NAME", "USER", "PASSWORD")}
     | {f"RETENTION_{name}_DAYS" for name in ("RAW", "1M", "1H", "1D")}
