@@ -132,6 +132,8 @@ def _lines(status: dict[str, Any]) -> Iterable[str]:
     if uplink:
         how = "connected" if uplink["connected"] else uplink["problem"] or "not connected yet"
         yield f"uplink   {uplink['url']}  {uplink['mode']}  {how}"
+    if mirror := status.get("readable"):
+        yield f"readable {mirror['broker']}  {mirror['problem'] or 'connected'}"
     yield "samples  " + "  ".join(f"{name} {count}" for name, count in counts.items())
     age = "" if outbox["oldest_age_s"] is None else f"  oldest {outbox['oldest_age_s']:.0f} s"
     yield f"outbox   {outbox['hot_bytes'] >> 10} KiB in memory  {outbox['cold_bytes'] >> 10} KiB on disk{age}"

@@ -43,6 +43,7 @@ def agent_status(agent: Agent) -> dict[str, Any]:
             "t_ns": None if offset_ns is None else now_ns + offset_ns,
         },
         "uplink": _uplink(agent, now_ns),
+        "readable": _readable(agent),
         "model": agent.models.status(),
         "packs": [
             {**lane.status(now_ns), "simulated_past": lane.config.pack_id in agent.packs.simulated}
@@ -64,6 +65,7 @@ def stopped_status(config: Config) -> dict[str, Any]:
         "boot": boot_hex(books.boot) if books.boot else None,
         "clock": None,
         "uplink": None,
+        "readable": None,
         "model": stored_status(models_folder(config)) | {"problem": None, "inference": None},
         "packs": [],
     }
@@ -98,6 +100,14 @@ def _uplink(agent: Agent, now_ns: int) -> dict[str, Any] | None:
     last_ok_ns = told.pop("last_ok_mono_ns")
     told["last_ok_age_s"] = None if last_ok_ns is None else (now_ns - last_ok_ns) / _SECOND_NS
     return {"url": agent.config.uplink.url, **told}
+
+
+def _readable(agent: Agent) -> dict[str, Any] | None:
+    """Where live values for other software go; None = nowhere. problem: None = they do."""
+    config = agent.config.readable
+    if config is None or agent.readable is None:
+        return None
+    return {"broker": f"{config.host}:{config.port}", "problem": agent.readable.problem}
 
 
 def _accounts(books: Books, config: Config, problem: str | None) -> dict[str, Any]:

@@ -215,6 +215,7 @@ def test_the_agent_mirrors_its_packs(broker: TestBroker, tmp_path: Path) -> None
         until("the state of charge comes", lambda: listener.kept.get("packtwin/live/BATTERY_001/soc_bms"), 30.0)
         until("all cells come", lambda: len(listener.kept.get("packtwin/live/BATTERY_001/cell_v", ())) == 96)
         assert "homeassistant/sensor/packtwin_BATTERY_001/soc_bms/config" in listener.kept
+        assert bench.status()["readable"] == {"broker": f"127.0.0.1:{broker.port}", "problem": None}
     finally:
         bench.close()
         listener.link.close()
