@@ -18,7 +18,8 @@ from fakes.mqtt_cloud import MqttCloud
 from fakes.outbox import measured
 
 from edge.clock import Clock, kernel_boot_id
-from edge.config import UplinkConfig
+from edge.config import UplinkConfig, load_config
+from edge.models import _origin
 from edge.outbox import Outbox
 from edge.outbox_records import batch_of, row_of
 from edge.transport import Forbidden, HttpTransport, Refused, Unavailable, transport_of
@@ -85,6 +86,23 @@ def test_a_ca_file_without_a_certificate_is_refused(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("nothing")
     with pytest.raises(ConfigError, match="holds no certificate"):
         MqttTransport("mqtts://cloud.example", "device-1", token="t", ca_file=str(tmp_path / "ca.pem"))
+
+
+def test_models_need_an_address_of_their_own_when_records_go_through_a_broker(tmp_path: Path) -> None:
+    (tmp_path / "root.json").write_text("{}")
+    file = tmp_path / "edge.toml"
+    source = '[[source]]\npack_id = "P"\nchannel = "c"\nmapping = "mapping.toml"\n'
+    uplink = '[uplink]\nurl = "mqtt://127.0.0.1"\n'
+    file.write_text('device = "box"\n' + uplink + source)
+    assert _origin(load_config(file, {})) is None
+    file.write_text('device = "box"\ntrust_root = "root.json"\n' + uplink + source)
+    with pytest.raises(ConfigError, match=r"set \[uplink\] models_url"):
+        _origin(load_config(file, {}))
+    uplink += 'models_url = "http://127.0.0.1:5001"\n'
+    file.write_text('device = "box"\ntrust_root = "root.json"\n' + uplink + source)
+    origin = _origin(load_config(file, {}))
+    assert origin is not None
+    assert origin.url == "http://127.0.0.1:5001"
 
 
 def test_a_batch_goes_up_and_its_own_receipt_comes_back(transport: MqttTransport, cloud: MqttCloud) -> None:
