@@ -156,7 +156,9 @@ class Watched(Stack):
         assert sent in dbc
         (self.folder / "longer.dbc").write_text(dbc.replace(sent, wished))
         mapping = MAPPING.read_text().replace('dbc = "packtwin.dbc"', 'dbc = "longer.dbc"')
-        mapping = mapping.replace("[fields]", '[fields]\n"extra.more" = { from = "VCU_Odometer.More", unit = "1" }')
+        mapping = mapping.replace(
+            "\n[fields]\n", '\n[fields]\n"extra.more" = { from = "VCU_Odometer.More", unit = "1" }\n'
+        )
         (self.folder / "longer.toml").write_text(mapping)
         config = self.edge_config(agent)
         config.write_text(config.read_text().replace(str(MAPPING), str(self.folder / "longer.toml")))
@@ -186,19 +188,28 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         stack.misread("far")
         stack.start("near", "far", timeout_s=60)
         stack.watch()
+        hold_up(stack)
         provoke(stack)
         until("both cars have predictions", lambda: len(stack.ask('battery_rul_cycles{job="api"}')) >= 2, 90)
         yield stack
 
 
 def provoke(stack: Watched) -> None:
-    """Uploads and messages that are refused, and a pack that is far too hot and nearly empty."""
+    """Uploads and messages that are refused, and a pack that is far too hot and nearly empty. May be done again."""
     import paho.mqtt.publish
 
+    seq = time.monotonic_ns()
     assert stack.upload(b"{") == 400
-    assert stack.upload(sample("HOT", 0, soc_bms=0.1, temp_c=[65.0])) == 200
-    assert stack.upload(sample("LATE", 0, t_ns=time.time_ns() + 7200 * 10**9)) == 200
+    assert stack.upload(sample("HOT", seq, soc_bms=0.1, temp_c=[65.0])) == 200
+    assert stack.upload(sample("LATE", seq, t_ns=time.time_ns() + 7200 * 10**9)) == 200
     paho.mqtt.publish.single("packtwin/v1/far/up", b"no batch", qos=1, hostname="127.0.0.1", port=stack.mqtt_port)
+
+
+def hold_up(stack: Watched) -> None:
+    """Records wait on the agent that sends to the API, until Prometheus has seen that."""
+    stack.stop("api")
+    until("records wait", lambda: stack.ask("packtwin_outbox_oldest_age_seconds"), 60)
+    stack.start("api", timeout_s=60)
 
 
 @pytest.mark.e2e
@@ -211,7 +222,10 @@ def test_every_metric_of_rules_and_panels_is_seen_in_a_real_scrape(watched: Watc
     def unseen() -> set[str]:
         return named - set(fetch(f"{watched.prometheus.url}/api/v1/label/__name__/values")["data"])
 
-    until(f"all is seen but {unseen()}", lambda: not unseen(), 60)
+    try:
+        until("all is seen", lambda: not unseen(), 60)
+    except TimeoutError:
+        pytest.fail(f"never seen: {unseen()}")
 
 
 @pytest.mark.e2e
@@ -239,6 +253,7 @@ def test_a_panel_of_prometheus_shows_data_within_half_a_second(
 @pytest.mark.e2e
 @pytest.mark.slow
 def test_alerts_fire_for_real_reach_alertmanager_and_end(watched: Watched) -> None:
+    provoke(watched)
     refused = {"UploadsRefused", "RowsRejected", "MessagesRefused"}
     hot = {"BatteryTemperatureCritical", "BatteryChargeCritical"}
     until("what was provoked is told", lambda: refused | hot <= watched.alerts(), 60)
