@@ -20,9 +20,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import drive
 import kafka_server
+import numpy as np
 import pg_process
-from fake_batches import SECOND_NS, batch, block, layout
+from fake_batches import SECOND_NS, batch
 from kafka_server import KafkaServer
 from pg_process import PgServer, fresh_database
 
@@ -32,6 +34,7 @@ from cloud.consume import Consume
 from cloud.ingest_rows import columns
 from cloud.kafka import BATCHES, Sender
 from cloud.rollup import run_pass
+from shared.block import SampleBlock, pack_row
 from shared.wire import encode_batch
 
 ROWS = 120_000
@@ -48,15 +51,33 @@ class Shape:
 
     def messages(self) -> list[tuple[bytes, bytes]]:
         """All of them, in the order of time, up to now."""
-        of, rounds = layout(cells=96, temps=16), ROWS // (self.packs * self.seconds)
+        road, rounds = _drive(), ROWS // (self.packs * self.seconds)
         begin_ns = time.time_ns() // SECOND_NS * SECOND_NS - rounds * self.seconds * SECOND_NS
         found = []
         for k in range(rounds):
             t_ns = begin_ns + k * self.seconds * SECOND_NS
             for i in range(self.packs):
-                part = block(f"P{i}", self.seconds, seq=k * self.seconds, t_ns=t_ns, of=of, seed=(i + k) % 500)
+                part = _part(road, f"P{i}", self.seconds, k * self.seconds, t_ns, (37 * i + k * self.seconds))
                 found.append((f"dev{i}".encode(), encode_batch(batch(f"dev{i}", part))))
         return found
+
+
+def _drive() -> SampleBlock:
+    """An hour of a real pack's drive, one Sample a second."""
+    of, made, _ = drive.samples()
+    rows = np.stack([pack_row(sample, of)[0] for sample in made], axis=1)
+    zeros = np.zeros(len(made), np.int64)
+    return SampleBlock("", of, zeros, zeros, zeros, rows, zeros, zeros)
+
+
+def _part(road: SampleBlock, pack_id: str, n: int, seq: int, t_ns: int, at: int) -> SampleBlock:
+    """`n` seconds of the drive from second `at` on, as if they were driven now."""
+    seqs, at = seq + np.arange(n), at % (len(road) - n)
+    zeros = np.zeros(n, np.int64)
+    times = np.arange(n) * SECOND_NS
+    return SampleBlock(
+        pack_id, road.layout, seqs, (1 + seqs) * SECOND_NS, t_ns + times, road.rows[:, at : at + n], zeros, zeros
+    )
 
 
 @dataclass(frozen=True)
