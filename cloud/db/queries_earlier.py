@@ -55,6 +55,7 @@ def standing_alarms(conn: Connection) -> list[Row]:
             SELECT alarms FROM sample s
             WHERE s.pack_key = l.pack_key AND s.t = l.t AND s.device_key = l.device_key AND s.boot = l.boot
               AND s.seq = l.seq
+            LIMIT 1 -- see queries_packs
         ) s
         WHERE s.alarms IS NOT NULL
         ORDER BY p.pack_id

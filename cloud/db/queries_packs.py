@@ -130,6 +130,7 @@ def _newest_samples(conn: Connection, pack_ids: Sequence[str] | None) -> list[Ro
             SELECT * FROM sample s
             WHERE s.pack_key = l.pack_key AND s.t = l.t AND s.device_key = l.device_key AND s.boot = l.boot
               AND s.seq = l.seq
+            LIMIT 1 -- there is no other; so it stays a look-up for each pack, and opens the one day or chunk only
         ) s
         LEFT JOIN extra_layout x ON x.layout_key = s.extra_layout
         WHERE %(pack_ids)s::text[] IS NULL OR p.pack_id = ANY(%(pack_ids)s)
