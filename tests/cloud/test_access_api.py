@@ -112,7 +112,7 @@ def test_every_endpoint_asks_for_a_token_and_each_token_opens_its_own(api: Api, 
 def test_health_is_open_and_says_nothing_but_that(api: Api) -> None:
     answer = api.client.get("/health")
     assert answer.status_code == 200
-    assert set(answer.json()) == {"status", "database", "models", "timestamp"}
+    assert set(answer.json()) == {"status", "database", "bus", "models", "timestamp"}
 
 
 def test_metrics_are_for_whoever_has_the_api_token(api: Api) -> None:
