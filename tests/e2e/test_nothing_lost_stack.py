@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 CARS = 4
 KILLS = int(os.environ.get("KILLS", "10"))  # of each
-DEVICES, BATCHES_PER_S = 200, 200.0  # of each road
+DEVICES, BATCHES_PER_S = 100, 100.0  # of each road
 AGENTS = (
     Agent(name="agent-http", device="e2e-http", cars=range(1, 3)),
     Agent(name="agent-mqtt", device="e2e-mqtt", cars=range(3, 5), road="mqtt"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 from e2e.devices import Load
-from e2e.stack import Stack, until
+from e2e.stack import Stack, fetch, until
 
 ARRIVED_S = 60.0
 """What has a Receipt may wait on the bus so long."""
@@ -85,9 +85,11 @@ def assert_an_agent_is_whole(stack: Stack, name: str, least_rows: int, least_boo
 def at_rest(stack: Stack, name: str) -> Iterator[dict[str, Any]]:
     """The books of an agent at a moment when nothing is pending; until the end it stands still."""
     agent = stack.children[name]
+    page = f"http://127.0.0.1:{stack.agents[name].page_port}/status.json"
 
     def frozen() -> dict[str, Any] | None:
-        if stack.books(name)["pending"]:
+        status = fetch(page)
+        if status is None or status["samples"]["pending"]:
             return None
         agent.send_signal(signal.SIGSTOP)
         books = stack.books(name)
@@ -97,6 +99,6 @@ def at_rest(stack: Stack, name: str) -> Iterator[dict[str, Any]]:
         return books
 
     try:
-        yield until(f"{name} has nothing pending", frozen, 60)
+        yield until(f"{name} has nothing pending", frozen, 120)
     finally:
         agent.send_signal(signal.SIGCONT)
