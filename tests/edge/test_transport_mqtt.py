@@ -56,7 +56,7 @@ def cloud(broker: TestBroker) -> Iterator[MqttCloud]:
 
 @pytest.fixture
 def transport(broker: TestBroker) -> Iterator[MqttTransport]:
-    road = MqttTransport(broker.url, "device-1", answer_s=0.5)
+    road = MqttTransport(broker.url, "device-1", answer_s=3.0)
     yield road
     road.close()
 
