@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import door
 import grafana
 import postgres
 import prometheus
@@ -76,7 +77,8 @@ def metrics(settings: Settings, at_port: Mapping[str, int], paths: stack.Paths, 
     problem = prometheus.problem()
     if problem is not None:
         return left_out("prometheus", problem)
-    targets = {"api": stack.api_url(settings).split("//")[1]}
+    way = door.of(settings.cloud)
+    targets = {} if way.access else {"api": way.url.split("//")[1]}
     targets["agent"] = f"127.0.0.1:{at_port['METRICS_PORT']}"
     if settings.cloud.bus == "kafka":
         targets["ingest"] = f"127.0.0.1:{at_port['INGEST_METRICS_PORT']}"
@@ -87,6 +89,7 @@ def metrics(settings: Settings, at_port: Mapping[str, int], paths: stack.Paths, 
         at_port["PROMETHEUS_PORT"],
         targets,
         None if alarms.missing else f"127.0.0.1:{at_port['ALERTMANAGER_PORT']}",
+        way if way.access else None,
     )
     return _watcher("prometheus", server.url, server.command(), server.prepare, server.ready_url)
 

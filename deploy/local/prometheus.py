@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from door import Door
 from programs import program
 from settings import ROOT
 
@@ -29,6 +30,7 @@ class Server:
     port: int
     targets: Mapping[str, str]  # {job: host:port}; jobs: api, ingest, gateway, agent
     alertmanager: str | None = None  # host:port
+    api: Door | None = None  # where the API wants TLS or a token; then `targets` has none of the job api
 
     @property
     def url(self) -> str:
@@ -42,13 +44,29 @@ class Server:
         """Writes configuration, rules and targets; the data of earlier runs stay."""
         targets = self.folder / "targets"
         targets.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(FOLDER / "prometheus.yml", self.folder / "prometheus.yml")
+        config = (FOLDER / "prometheus.yml").read_text(encoding="utf-8")
+        if self.api is not None:
+            config = config.replace("scrape_configs:\n", "scrape_configs:\n" + self._api_job(self.api), 1)
+        (self.folder / "prometheus.yml").write_text(config, encoding="utf-8")
         shutil.rmtree(self.folder / "rules", ignore_errors=True)
         shutil.copytree(FOLDER / "rules", self.folder / "rules")
         lines = [f'- targets: ["{address}"]\n  labels: {{job: {job}}}\n' for job, address in self.targets.items()]
         (targets / "packtwin.yml").write_text("".join(lines) or "[]\n", encoding="utf-8")
         alarms = f'- targets: ["{self.alertmanager}"]\n' if self.alertmanager else "[]\n"
         (targets / "alertmanager.yml").write_text(alarms, encoding="utf-8")
+
+    def _api_job(self, api: Door) -> str:
+        """A scrape job of its own: a list of targets can carry neither a CA nor a token."""
+        token = self.folder / "api-token"
+        token.unlink(missing_ok=True)
+        token.touch(mode=0o600)
+        token.write_text(api.token(), encoding="utf-8")
+        scheme, address = api.url.split("://")
+        ca = f"    tls_config: {{ca_file: {api.ca_file}}}\n" if api.ca_file else ""
+        return (
+            f"  - job_name: api\n    scheme: {scheme}\n{ca}    authorization: {{credentials_file: {token}}}\n"
+            f'    static_configs:\n      - targets: ["{address}"]\n'
+        )
 
     def command(self) -> list[str]:
         return [

@@ -88,7 +88,7 @@ class Supervisor:
             self._say(f"{child.service.name} is left out: {error}")
 
     def _tell_ready(self, child: Child) -> None:
-        self._say(f"{child.service.name:<9} {child.service.address}")
+        self._say(f"{child.service.name:<12} {child.service.address}")
 
     def _await(self, child: Child) -> None:
         deadline = time.monotonic() + child.service.start_s

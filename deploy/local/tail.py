@@ -38,7 +38,7 @@ def follow(folder: Path, lines: int, *, for_ever: bool) -> None:
 
 
 def _print(log: Path, lines: list[bytes], logs: list[Path]) -> None:
-    name = f"{log.stem:<9}"
+    name = f"{log.stem:<12}"
     if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
         name = f"\x1b[{COLOURS[logs.index(log) % len(COLOURS)]}m{name}\x1b[0m"
     for line in lines:

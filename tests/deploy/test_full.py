@@ -191,7 +191,7 @@ def test_an_optional_service_that_cannot_run_is_left_out_and_the_rest_goes_on(tm
         watcher.start()
     finally:
         watcher.stop()
-    assert "s3 is left out: no Go here" in heard.said and "mlflow    here" in heard.said
+    assert "s3 is left out: no Go here" in heard.said and "mlflow       here" in heard.said
     assert {row.name: row.problem for row in heard.rows} == {
         "grafana": "needs Grafana",
         "s3": "no Go here",

@@ -100,8 +100,9 @@ def test_a_training_is_noted_in_mlflow_and_its_files_in_s3(
     until(lambda: well(checkout), "everything is ready", READY_S)
     (tmp_path / "card.html").write_text("a card")
     script = (
-        "import pathlib, sys\nfrom cloud.training import track\n"
-        "print(track.note('rul-9', {'seed': 1}, {'r2': 0.9}, [pathlib.Path(sys.argv[1])]))"
+        "import os, pathlib, sys\nfrom cloud.training import track\n"
+        "files = [pathlib.Path(sys.argv[1])]\n"
+        "print(track.note(os.environ['MLFLOW_TRACKING_URI'], 'rul-9', {'seed': 1}, {'r2': 0.9}, files))"
     )
     command = ["with", "database", "--", sys.executable, "-c", script, str(tmp_path / "card.html")]
     done = checkout.call(*command)

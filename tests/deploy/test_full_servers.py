@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import http.server
 import json
 import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -29,8 +32,10 @@ import psycopg
 import pytest
 import s3
 from conftest import free_port, missing
+from door import Door
 from paho.mqtt import client as paho
 
+from cloud.config import Access
 from cloud.tls import Authority
 
 KAFKA_START_S = 90
@@ -261,6 +266,39 @@ def test_prometheus_asks_what_runs_here_and_knows_the_alertmanager(tmp_path: Pat
         assert target["labels"] == {"job": "api", "instance": server.targets["api"]}
         until(lambda: fetched(f"{server.url}/api/v1/alertmanagers")["data"]["activeAlertmanagers"], "it knows it")
         assert fetched(f"{server.url}/api/v1/rules")["data"]["groups"]
+
+
+@pytest.mark.slow
+def test_prometheus_reads_an_api_that_wants_tls_and_a_token(tmp_path: Path) -> None:
+    if prometheus.problem() is not None:
+        missing(str(prometheus.problem()))
+
+    class Metrics(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.headers["Authorization"] == "Bearer pta_secret" else 401)
+            self.end_headers()
+            self.wfile.write(b"packtwin_answer 42\n")
+
+        def log_message(self, *_: object) -> None: ...
+
+    authority, now = Authority(tmp_path / "tls"), datetime.now(UTC)
+    authority.prepare(now)
+    pair = authority.pair("api", ["127.0.0.1"], now)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.cert_file, pair.key_file)
+    api = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Metrics)
+    api.socket = context.wrap_socket(api.socket, server_side=True)
+    threading.Thread(target=api.serve_forever, daemon=True).start()
+    way = Door(f"https://127.0.0.1:{api.server_port}", Access(api_token="pta_secret"), authority.ca_file)
+    server = prometheus.Server(tmp_path / "p", free_port(), {}, api=way)
+    server.prepare()
+    with running(server.command(), tmp_path / "p.log"):
+        until(lambda: answers(server.ready_url), "it is ready")
+        ask = f'{server.url}/api/v1/query?query=packtwin_answer{{job="api"}}'
+        until(lambda: fetched(ask)["data"]["result"], "it reads the API")
+    assert (tmp_path / "p" / "api-token").stat().st_mode & 0o777 == 0o600
+    api.shutdown()
+    api.server_close()
 
 
 def test_the_users_alertmanager_settings_are_kept(tmp_path: Path) -> None:
