@@ -21,7 +21,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 setup: $(STAMPS)/run $(PAGE) ## install what make run needs
 
-run: setup ## start everything on this machine; Ctrl-C ends it
+run: setup ## start everything on this machine; Ctrl-C ends it; STACK=full: with Kafka, MQTT, MLflow, Prometheus ...
 	@$(RUN) run
 
 status: $(STAMPS)/run ## what runs, where, asked now
