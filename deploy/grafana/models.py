@@ -116,21 +116,19 @@ def _predictions() -> list[Json]:
     total = sql(
         """
         SELECT at AS time,
-               percentile_cont(0.1) WITHIN GROUP (ORDER BY life) AS "1 of 10 below",
-               percentile_cont(0.5) WITHIN GROUP (ORDER BY life) AS "median",
-               percentile_cont(0.9) WITHIN GROUP (ORDER BY life) AS "1 of 10 above"
-        FROM generate_series($__timeFrom()::timestamptz, $__timeTo()::timestamptz,
-                             ($__timeTo()::timestamptz - $__timeFrom()::timestamptz) / 12) AS at
-        CROSS JOIN (SELECT pack_key FROM pack ORDER BY pack_key LIMIT 500) AS p
-        CROSS JOIN LATERAL (
-            SELECT e.rul_cycles + s.cycles AS life
-            FROM (SELECT t, rul_cycles FROM estimate e WHERE e.pack_key = p.pack_key AND e.t <= at
-                  ORDER BY e.t DESC LIMIT 1) AS e
-            CROSS JOIN LATERAL (SELECT cycles_max AS cycles FROM samples_1d d
-                                WHERE d.pack_key = p.pack_key AND d.bucket <= e.t
-                                ORDER BY d.bucket DESC LIMIT 1) AS s
+               percentile_cont(0.1) WITHIN GROUP (ORDER BY told.rul_cycles + d.cycles_max) AS "1 of 10 below",
+               percentile_cont(0.5) WITHIN GROUP (ORDER BY told.rul_cycles + d.cycles_max) AS "median",
+               percentile_cont(0.9) WITHIN GROUP (ORDER BY told.rul_cycles + d.cycles_max) AS "1 of 10 above"
+        FROM (
+            SELECT at, p.pack_key, e.t, e.rul_cycles
+            FROM generate_series($__timeFrom()::timestamptz, $__timeTo()::timestamptz,
+                                 ($__timeTo()::timestamptz - $__timeFrom()::timestamptz) / 12) AS at
+            CROSS JOIN (SELECT pack_key FROM pack ORDER BY pack_key LIMIT 500) AS p
+            CROSS JOIN LATERAL (SELECT t, rul_cycles FROM estimate e WHERE e.pack_key = p.pack_key AND e.t <= at
+                                ORDER BY e.t DESC LIMIT 1) AS e
         ) AS told
-        WHERE life IS NOT NULL
+        JOIN samples_1d d ON d.pack_key = told.pack_key AND d.bucket = date_bin('1 day', told.t, to_timestamp(0))
+        WHERE told.rul_cycles + d.cycles_max IS NOT NULL
         GROUP BY at ORDER BY 1
         """,
         series=True,
