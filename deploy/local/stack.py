@@ -271,7 +271,9 @@ def uplink(settings: Settings, paths: Paths) -> Sequence[str]:
     rights = way.edge_lines(paths.device_token)
     if not settings.full or not settings.environment.get("MQTT_HOST") or theirs:
         return ["[uplink]", f'url = "{way.url}"', *rights]
-    return ["[uplink]", f'url = "mqtt://{mqtt.host}:{mqtt.port}"', f'models_url = "{way.url}"', *rights]
+    broker = f'url = "mqtt://{mqtt.host}:{mqtt.port}"'
+    # Live values for Home Assistant and whoever else asks the broker.
+    return ["[uplink]", broker, f'models_url = "{way.url}"', *rights, "[readable]", broker]
 
 
 def hot_folder(paths: Paths, tmpfs: Path = Path("/dev/shm")) -> Sequence[str]:

@@ -88,6 +88,8 @@ def test_with_a_broker_the_agent_sends_by_mqtt_and_fetches_models_by_http(bare: 
         "[uplink]",
         f'url = "mqtt://127.0.0.1:{port}"',
         f'models_url = "{stack.api_url(plan.settings)}"',
+        "[readable]",
+        f'url = "mqtt://127.0.0.1:{port}"',
     ]
 
 

@@ -21,6 +21,7 @@ import pytest
 import settings
 from checkout import Checkout, end, new_checkout, until
 from conftest import free_port, missing
+from paho.mqtt import subscribe
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 ROAD = ("database", "kafka", "mosquitto", "api", "ingest", "gateway", "cars", "agent")
@@ -84,6 +85,14 @@ def test_records_come_by_mqtt_and_kafka(checkout: Checkout, running: subprocess.
     assert told.stdout == "kafka\n", told.stderr
 
 
+def test_home_assistant_and_others_find_live_values_at_the_broker(
+    checkout: Checkout, running: subprocess.Popen[str]
+) -> None:
+    port = checkout.environment["MQTT_PORT"]
+    message = subscribe.simple("packtwin/live/BATTERY_001/soc_bms", hostname="127.0.0.1", port=int(port))
+    assert 0 < float(message.payload) <= 1
+
+
 def test_prometheus_reads_every_process_of_ours(checkout: Checkout, running: subprocess.Popen[str]) -> None:
     url = rows_of(checkout)["prometheus"][1]
 
@@ -106,7 +115,7 @@ def test_a_training_is_noted_in_mlflow_and_its_files_in_s3(
     )
     command = ["with", "database", "--", sys.executable, "-c", script, str(tmp_path / "card.html")]
     done = checkout.call(*command)
-    assert done.stdout.strip() == rows_of(checkout)["mlflow"][1], done.stderr
+    assert done.stdout.splitlines()[-1] == rows_of(checkout)["mlflow"][1], done.stderr
     kept = checkout.paths.local / ("s3" if rows_of(checkout)["s3"][0] == "ready" else "mlflow/artifacts")
     assert [file.read_text() for file in kept.rglob("card.html")] == ["a card"]
 
