@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from api_server import Api, json_batch, running_api
+from conftest import missing
 
 from cloud import db, devices
 from cloud.api.page import DIST
@@ -42,7 +43,7 @@ def page(chromium: str) -> Iterator[Any]:
 
 def test_a_person_logs_in_sees_the_packs_live_and_is_asked_again_when_it_is_over(api: Api, page: Any) -> None:
     if not (DIST / "index.html").exists():
-        pytest.skip("needs the page (make setup)")
+        missing("needs the page (make setup)")
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     page.goto(f"https://127.0.0.1:{api.port}/")

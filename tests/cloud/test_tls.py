@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from conftest import missing
 from cryptography import x509
 
 from cloud.config import Access
@@ -42,7 +43,7 @@ def test_many_starters_make_one_ca(tmp_path: Path) -> None:
 
 def test_openssl_finds_the_certificate_good(tmp_path: Path) -> None:
     if shutil.which("openssl") is None:
-        pytest.skip("needs openssl")
+        missing("needs openssl (apt-get install openssl)")
     authority = Authority(tmp_path)
     authority.prepare(NOW)
     pair = authority.pair("api", ["localhost", "10.1.2.3", "::1"], NOW)
