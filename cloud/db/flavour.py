@@ -106,7 +106,8 @@ def text(step: str) -> str:
 def _apply(conn: Connection, step: str, version: str) -> bool:
     try:
         with conn.transaction():
-            conn.execute(text(step).encode())
+            for statement in text(step).strip().split(";\n\n"):  # one by one, as psql would send them
+                conn.execute(statement.encode())
     except psycopg.Error as error:
         later = isinstance(error, psycopg.OperationalError)  # a server that is away, full or busy refuses nothing
         if later and not isinstance(error, psycopg.errors.ObjectNotInPrerequisiteState):

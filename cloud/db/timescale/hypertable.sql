@@ -20,4 +20,5 @@ BEGIN
 END $$;
 
 SELECT create_hypertable('sample', by_range('t', INTERVAL '1 day'));
+
 CREATE INDEX sample_of_pack ON sample (pack_key, t);
