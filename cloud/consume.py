@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -47,8 +48,9 @@ _ISO: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
 class Consume:
     """One ingest. `run` it once."""
 
-    def __init__(self, config: Config, *, from_start: bool = False) -> None:
-        self._config = config
+    def __init__(self, config: Config, *, from_start: bool = False, name: str | None = None) -> None:
+        """name: see `GroupReader`."""
+        self._config, self._name = config, name
         self._from_start = from_start
         self._sender = Sender(config.kafka)
         self._reader: GroupReader | None = None
@@ -121,7 +123,7 @@ class Consume:
                 self._from_start = False
                 break
             await asyncio.sleep(_PAUSE_S)
-        reader = GroupReader(self._config.kafka)
+        reader = GroupReader(self._config.kafka, self._name)
         try:
             await reader.start()
             self._reader = reader
@@ -223,7 +225,9 @@ class Consume:
 
 def run(config: Config, *, from_start: bool = False) -> None:
     """Ingests until SIGTERM or SIGINT. ConfigError when its metrics cannot listen."""
-    consume = Consume(config, from_start=from_start)
+    # The metrics' port is one process's alone on this machine, and the same after a restart.
+    name = f"{socket.gethostname()}-{config.ingest_metrics_port}" if config.ingest_metrics_port else None
+    consume = Consume(config, from_start=from_start, name=name)
     setting = "INGEST_METRICS_PORT"
     server = HealthServer(config.metrics_host, config.ingest_metrics_port, consume.registry, consume.answers, setting)
     housekeeping = Housekeeping(config)

@@ -237,10 +237,13 @@ class Sender:
 class GroupReader:
     """A member of the ingest's group. It reads nothing of a partition until it is told where to: `place`."""
 
-    def __init__(self, kafka: Kafka) -> None:
+    def __init__(self, kafka: Kafka, name: str | None = None) -> None:
+        """name: a process that is started again under it has its partitions at once, also after a kill; None = after
+        _SESSION_MS. No two that live may have the same."""
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=kafka.bootstrap,
             group_id=GROUP,
+            group_instance_id=name,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             session_timeout_ms=_SESSION_MS,

@@ -101,7 +101,7 @@ class Bench:
         self.bytes_per_row = sum(len(value) for _, value in found) / ROWS
         self.csv = folder / "rows.csv"
         self.ingest()  # registers devices, packs and the day
-        statement = f"COPY sample ({', '.join(columns(True))}) TO STDOUT (FORMAT CSV)"
+        statement = f"COPY (SELECT {', '.join(columns(True))} FROM sample) TO STDOUT (FORMAT CSV)"
         with db.connect(self.database) as conn, self.csv.open("wb") as file, conn.cursor().copy(statement) as copy:
             for piece in copy:
                 file.write(piece)

@@ -8,6 +8,7 @@ import io
 import random
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from cloud import db
 from cloud.bus_kafka import KafkaBus
 from cloud.config import Config, Database, Kafka
 from cloud.kafka import BATCHES, Sender
+from cloud.rollup import run_pass
 from shared.batch import Batch
 from shared.records import Event, Report
 from shared.wire import encode_batch
@@ -65,8 +67,9 @@ def publish_raw(config: Config, *messages: tuple[bytes, bytes]) -> None:
 
 
 def contents(database: Database) -> dict[str, list[Any]]:
-    """All that anybody can ask for."""
+    """All that anybody can ask for, rollups made."""
     with db.connect(database) as conn:
+        run_pass(conn, datetime.now(UTC))
         return {table: sorted(map(repr, conn.execute(f"SELECT * FROM {table}").fetchall())) for table in TABLES}
 
 
