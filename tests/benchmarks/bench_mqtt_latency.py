@@ -75,17 +75,19 @@ class Run:
 
 
 class Processors:
-    """Processor time of the stack's processes, children included; and of us."""
+    """Processor time of the stack's processes with their children, of the devices' process, and of ours."""
 
-    def __init__(self, stack: Stack, more: dict[str, int]) -> None:
-        pids = {name: child.pid for name, child in stack.children.items()} | more
-        self._of = {name: psutil.Process(pid) for name, pid in pids.items()}
+    def __init__(self, stack: Stack, devices: int) -> None:
+        """devices: the pid of their process."""
+        self._parts = {name: psutil.Process(child.pid) for name, child in stack.children.items()}
+        self._parts["devices"] = psutil.Process(devices)
         self._before, self._since_s = self._now(), time.monotonic()
 
     def _now(self) -> dict[str, float]:
-        return {
-            name: sum(_cpu_s(each) for each in (one, *one.children(recursive=True))) for name, one in self._of.items()
-        }
+        spent_s = {"watcher": _cpu_s(psutil.Process())}
+        for name, part in self._parts.items():
+            spent_s[name] = sum(_cpu_s(each) for each in (part, *part.children(recursive=True)))
+        return spent_s
 
     def cores(self) -> dict[str, float]:
         """How many cores each used since."""
@@ -171,7 +173,7 @@ def measure(stack: Stack, name: str, per_s: float, seconds: float) -> Run:
         watcher = Watcher(stack, name, DEVICES, messages)
         begin_s = devices.begin()
         watcher.until(begin_s + WARM_UP_S)
-        processors = Processors(stack, {"devices": devices.pid, "watcher": os.getpid()})
+        processors = Processors(stack, devices.pid)
         watcher.until(begin_s + sent / per_s)
         cores = processors.cores()
         watcher.until(time.time() + GIVEN_UP_S)
