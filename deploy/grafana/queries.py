@@ -10,7 +10,7 @@ SPAN: Final = "($__timeTo()::timestamptz - $__timeFrom()::timestamptz)"
 STEP: Final = "make_interval(secs => $__interval_ms / 1000.0)"
 RAW_UP_TO: Final = "interval '6 hours'"
 MINUTES_UP_TO: Final = "interval '14 days'"
-FLEET_MINUTES_UP_TO: Final = "interval '3 hours'"
+FLEET_MINUTES_UP_TO: Final = "interval '2 hours'"  # a thousand packs within half a second
 PACK_IDS: Final = "SELECT pack_id FROM pack ORDER BY pack_id"
 
 RAW: Final = {
