@@ -21,11 +21,11 @@ import pytest
 import settings
 from checkout import Checkout, end, new_checkout, until
 from conftest import free_port, missing
-from paho.mqtt import subscribe
+from paho.mqtt import MQTTException, publish, subscribe
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 ROAD = ("database", "kafka", "mosquitto", "api", "ingest", "gateway", "cars", "agent")
-READY_S = 420.0  # the first time MLflow is installed and versitygw built
+READY_S = 540.0  # the first time MLflow is installed and versitygw built
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +143,30 @@ def test_it_all_ends_and_leaves_nothing_running(checkout: Checkout, running: sub
     assert {"DB_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY"} <= {
         line.split("=")[0] for line in secrets.read_text().splitlines()
     }
+
+
+def test_beyond_loopback_devices_speak_tls_and_prometheus_has_the_token(tmp_path: Path) -> None:
+    moved = {name: str(free_port()) for name in settings.FULL_PORTS}
+    told = {"API_HOST": "0.0.0.0", "TLS_DIR": str(tmp_path / "tls"), "MLFLOW_TRACKING_URI": "off"}
+    with new_checkout(STACK="full", **told, **moved) as here:
+        child = here.start()
+        until(here.samples, "rows of the agent here")
+        targets = f"http://127.0.0.1:{moved['PROMETHEUS_PORT']}/api/v1/targets"
+        until(lambda: {t["health"] for t in fetched(targets)["data"]["activeTargets"]} == {"up"}, "all are read")
+        command = ["with", "database", "--", sys.executable, "-m", "cloud", "device", "add", "van-7"]
+        token = here.call(*command).stdout.strip()
+        until(lambda: "van-7:" in (here.paths.local / "mosquitto" / "passwords").read_text(), "the broker knows it")
+        device = {"hostname": "127.0.0.1", "port": int(moved["BROKER_TLS_PORT"]), "qos": 1}
+        trust = {"ca_certs": str(tmp_path / "tls" / "ca.pem")}
+
+        def admitted(password: str) -> bool:
+            try:
+                login = {"username": "van-7", "password": password}
+                publish.single("packtwin/v1/van-7/status", "x", **device, auth=login, tls=trust)  # type: ignore[arg-type]
+            except MQTTException:
+                return False
+            return True
+
+        until(lambda: admitted(token), "it may speak")
+        assert not admitted("guess")
+        assert end(child, signal.SIGTERM) == 0
