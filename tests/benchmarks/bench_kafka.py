@@ -150,7 +150,7 @@ class Bench:
         consume.writer.write = first  # type: ignore[assignment,method-assign]
         life = asyncio.create_task(consume.run(stop))
         while consume.writer.counters.rows < ROWS:
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(0.02)
         await asyncio.to_thread(self._roll_up)
         spent_s, cpu_s = time.perf_counter() - began[0], time.process_time() - began[1]
         stop.set()
