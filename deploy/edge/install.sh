@@ -136,19 +136,22 @@ build() { # into $target, marked done at last: a run that was cut off begins aga
     do_ rm -rf "$scratch"
     if [ -n "$wheels" ]; then
         # shellcheck disable=SC2086 # the words of a command
-        do_ $pip install --no-index --find-links "$wheels" --require-hashes -r "$HERE/requirements.txt"
-        do_ $pip install --no-index --no-deps "$1"
+        do_ $pip install --no-compile --no-index --find-links "$wheels" --require-hashes -r "$HERE/requirements.txt"
+        do_ $pip install --no-compile --no-index --no-deps "$1"
     else
         # shellcheck disable=SC2086
-        do_ $pip install --only-binary :all: --require-hashes -r "$HERE/requirements.txt"
+        do_ $pip install --no-compile --only-binary :all: --require-hashes -r "$HERE/requirements.txt"
         do_ $pip wheel --no-deps -w "$scratch" "$CHECKOUT"
         if [ -n "$dry" ]; then
-            say "would: $pip install --no-deps $scratch/packtwin-*.whl"
+            say "would: $pip install --no-compile --no-deps $scratch/packtwin-*.whl"
         else
-            $pip install --no-deps "$scratch"/packtwin-*.whl
+            $pip install --no-compile --no-deps "$scratch"/packtwin-*.whl
         fi
         do_ rm -rf "$scratch"
     fi
+    do_ $pip uninstall -y setuptools # which the venv module of Python 3.11 brings, and nothing needs
+    # On all cores; a few files of packages are no Python that this one reads, and never run.
+    do_ "$target/bin/python" -m compileall -q -q -j 0 "$target/lib" || true
     do_ touch "$target/installed"
 }
 if [ ! -e "$target/installed" ]; then

@@ -358,6 +358,29 @@ def test_the_dockerfiles_copy_what_is_there_and_let_it_through() -> None:
     assert set(starts) <= set(scripts)
 
 
+@pytest.mark.slow
+def test_the_step_that_fills_an_image_makes_a_venv_that_works_without_the_checkout(tmp_path: Path) -> None:
+    """With the files that the Dockerfile copies. The script was once called venv.py, and hid Python's own."""
+    text = (ROOT / "deploy" / "docker" / "Dockerfile").read_text()
+    source, built = tmp_path / "src", shutil.ignore_patterns("node_modules", "__pycache__")
+    copied = re.search(r"^FROM python:\S+ AS source$(.*?)^FROM", text, re.MULTILINE | re.DOTALL)
+    assert copied is not None
+    for *paths, _ in (line.split() for line in re.findall(r"^COPY (?!--from)(.*)$", copied[1], re.MULTILINE)):
+        for path in paths:
+            (source / path).parent.mkdir(parents=True, exist_ok=True)
+            if (ROOT / path).is_dir():
+                shutil.copytree(ROOT / path, source / path, ignore=built)
+            else:
+                shutil.copy(ROOT / path, source / path)
+    command = [os.path.realpath(sys.executable), str(source / "deploy" / "docker" / "make_venv.py"), "edge"]
+    done = subprocess.run([*command, str(tmp_path / "venv")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    shutil.rmtree(source)
+    for name in ("packtwin-edge", "packtwin-sim"):
+        help_ = subprocess.run([str(tmp_path / "venv" / "bin" / name), "--help"], capture_output=True, check=False)
+        assert help_.returncode == 0, help_.stderr.decode()
+
+
 def test_the_pg_dump_of_our_image_is_not_older_than_the_server(stack: Composed) -> None:
     server = re.search(r"-pg(\d+)$", stack.settings["TIMESCALEDB_IMAGE"])
     client = re.search(r"postgresql-client-(\d+)", (ROOT / "deploy" / "docker" / "Dockerfile").read_text())

@@ -1,4 +1,4 @@
-"""usage: venv.py EXTRA[,EXTRA] FOLDER. A venv with packtwin and these extras, every file checked against the lock.
+"""usage: make_venv.py EXTRA[,EXTRA] FOLDER. A venv with packtwin and these extras, every file checked against the lock.
 
 For images: nothing in FOLDER points to the checkout.
 """
