@@ -195,4 +195,4 @@ def test_logs_are_printed_with_the_name_of_their_service(tmp_path: Path, capsys:
     (tmp_path / "api.log").write_text("one\ntwo\nthree\n")
     (tmp_path / "agent.log").write_bytes(b"\xff\n")
     tail.follow(tmp_path, 2, for_ever=False)
-    assert capsys.readouterr().out.splitlines() == ["agent     \ufffd", "api       two", "api       three"]
+    assert capsys.readouterr().out.splitlines() == ["agent        \ufffd", "api          two", "api          three"]
