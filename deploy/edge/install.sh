@@ -64,6 +64,7 @@ if [ -n "$uninstall" ]; then
 fi
 
 [ -r /etc/os-release ] || fail "this is no Debian or Raspberry Pi OS (no /etc/os-release)"
+# shellcheck disable=SC1091 # is not ours
 system=$(. /etc/os-release && echo " ${ID:-} ${ID_LIKE:-} ")
 case $system in
     *' debian '* | *' raspbian '* | *' ubuntu '*) ;;
@@ -127,29 +128,23 @@ stamp=$(content "$@" | sha256sum | cut -c1-12)
 target=$PREFIX/$stamp
 changed=''
 
+pip() { do_ "$target/bin/python" -m pip --disable-pip-version-check -q "$@"; }
 build() { # into $target, marked done at last: a run that was cut off begins again
     do_ rm -rf "$target"
     do_ mkdir -p "$PREFIX"
     do_ python3 -m venv "$target"
-    pip="$target/bin/python -m pip --disable-pip-version-check -q"
     scratch=$PREFIX/wheel
     do_ rm -rf "$scratch"
     if [ -n "$wheels" ]; then
-        # shellcheck disable=SC2086 # the words of a command
-        do_ $pip install --no-compile --no-index --find-links "$wheels" --require-hashes -r "$HERE/requirements.txt"
-        do_ $pip install --no-compile --no-index --no-deps "$1"
+        pip install --no-compile --no-index --find-links "$wheels" --require-hashes -r "$HERE/requirements.txt"
+        pip install --no-compile --no-index --no-deps "$1"
     else
-        # shellcheck disable=SC2086
-        do_ $pip install --no-compile --only-binary :all: --require-hashes -r "$HERE/requirements.txt"
-        do_ $pip wheel --no-deps -w "$scratch" "$CHECKOUT"
-        if [ -n "$dry" ]; then
-            say "would: $pip install --no-compile --no-deps $scratch/packtwin-*.whl"
-        else
-            $pip install --no-compile --no-deps "$scratch"/packtwin-*.whl
-        fi
+        pip install --no-compile --only-binary :all: --require-hashes -r "$HERE/requirements.txt"
+        pip wheel --no-deps -w "$scratch" "$CHECKOUT"
+        pip install --no-compile --no-deps "$scratch"/packtwin-*.whl
         do_ rm -rf "$scratch"
     fi
-    do_ $pip uninstall -y setuptools # which the venv module of Python 3.11 brings, and nothing needs
+    pip uninstall -y setuptools # which the venv module of Python 3.11 brings, and nothing needs
     # On all cores; a few files of packages are no Python that this one reads, and never run.
     do_ "$target/bin/python" -m compileall -q -q -j 0 "$target/lib" || true
     do_ touch "$target/installed"
