@@ -142,8 +142,10 @@ def acknowledges_600(pi: Pi) -> str:
 
 def runs(pi: Pi) -> str:
     """As the unit starts it: same user, same folders. The simulated car and the cloud are outside."""
-    pi.system.show(pi.cloud.folder / "can", "/can")
-    (pi.cloud.folder / "can" / "BATTERY_001").resolve().chmod(0o666)  # a serial port that the service's user may use
+    bus = pi.cloud.folder / "can"
+    bus.chmod(0o755)  # as a serial port that the service's user may use
+    (bus / "BATTERY_001").resolve().chmod(0o666)
+    pi.system.show(bus, "/can")
     pi.system.run("install", "-d", "-o", "packtwin", "-g", "packtwin", "/run/packtwin")
     config = pi.settings("agent", pack_id="BATTERY_001", interface="slcan", channel="/can/BATTERY_001")
     page = free_port()
