@@ -39,6 +39,7 @@ _SEND_BYTES: Final = 256 << 10
 _SESSION_MS: Final = 30_000  # so long a member may hang before its partitions go to others
 _CONNECT_S: Final = 20.0
 _PROBE_S: Final = 1.0
+_DRAIN_LOOK_S: Final = 0.01
 _ANSWER_S: Final = 3.0
 _BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 _TOPIC_EXISTS: Final = 36
@@ -117,8 +118,10 @@ class Sender:
 
     async def stop(self, timeout_s: float) -> None:
         """Waits for what is under way, at most so long; the rest fails with KafkaAway."""
-        if self._waiting:
-            await asyncio.wait(set(self._waiting), timeout=timeout_s)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self.queued_bytes:  # also of what is still being handed over, which has no future yet
+                    await asyncio.sleep(_DRAIN_LOOK_S)
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})

@@ -104,8 +104,8 @@ def serving(server: ImageServer, tls: Any = None) -> Iterator[str]:
                 server.target_bytes += server.cut_bytes
                 self._reset()
                 return
+            server.target_bytes += len(part) * target  # before: the other side may ask as soon as it has the last byte
             self._send(part)
-            server.target_bytes += len(part) * target
 
         def _send(self, part: bytes) -> None:
             if server.drip_s is None:
