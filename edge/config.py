@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Final
@@ -85,7 +85,7 @@ class Config:
     page: Listen
     metrics: Listen
     sources: tuple[SourceConfig, ...]
-    bands: Mapping[str, Band] = field(default_factory=lambda: BANDS)
+    bands: Mapping[str, Band]
 
 
 def find_config(given: str | None) -> Path:
