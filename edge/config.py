@@ -110,7 +110,7 @@ class Config:
     page: Listen
     metrics: Listen
     sources: tuple[SourceConfig, ...]
-    bands: Mapping[str, Band] = field(default_factory=lambda: BANDS)
+    bands: Mapping[str, Band]
 
 
 def find_config(given: str | None) -> Path:

@@ -23,13 +23,13 @@ class Events:
     def __init__(self, folder: Path, boot: int, bands: Mapping[str, Band] = BANDS) -> None:
         """folder: on flash. What cannot be read there is forgotten with one line in the log."""
         self._path = folder / FILE
+        self._watch = Watch(boot, bands=bands)
         try:
             self._watch = Watch(boot, json.loads(self._path.read_text("utf-8")), bands)
         except FileNotFoundError:
-            self._watch = Watch(boot, bands=bands)
+            pass
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             log.warning("%s cannot be read, standing events are forgotten: %s", self._path, error)
-            self._watch = Watch(boot, bands=bands)
         self._kept = not self._watch.untold
 
     def look(self, estimates: Iterable[Estimate]) -> list[Event]:

@@ -30,7 +30,7 @@ def any_superuser(request: pytest.FixtureRequest, free_port: int) -> Iterator[Da
     if request.param == "ours":
         yield superuser_of(request.getfixturevalue("pg_server"))
     elif not DEBIAN_15.is_dir():
-        pytest.skip("PostgreSQL 15 is not installed here")
+        missing("needs PostgreSQL 15 (apt-get install postgresql on Debian 12)")
     else:
         with served(free_port, DEBIAN_15) as server:
             yield server.login

@@ -13,7 +13,7 @@ from pathlib import Path
 import install
 import page
 import pytest
-from conftest import ROOT
+from conftest import ROOT, missing
 
 FIND = ROOT / "deploy" / "local" / "find-python"
 
@@ -124,7 +124,7 @@ def test_a_file_that_differs_from_its_hash_is_not_installed(tmp_path: Path) -> N
     venv.create(target)
     uv = Path(sys.executable).with_name("uv")
     if not uv.exists():
-        pytest.skip("needs uv in this venv; 'make test' installs it")
+        missing("needs uv in this venv; 'make test' installs it")
     command = [str(uv), "pip", "install", "-q", "--no-cache", "--python", str(target / "bin" / "python")]
     done = subprocess.run(
         [*command, "-c", str(tampered), "--require-hashes", "-r", "pyproject.toml", "--extra", "cloud"],

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from conftest import missing
 from fakes.cloud import FakeCloud
 from fakes.outbox import Machine, everything, measured
 
@@ -281,11 +282,11 @@ def test_a_newer_file_is_refused_in_one_sentence(tmp_path: Path) -> None:
 def tiny_flash(tmp_path: Path) -> Iterator[Path]:
     """A file system of 600 KiB."""
     if os.geteuid() != 0:
-        pytest.skip("mounting needs root")
+        missing("needs root, to mount")
     folder = tmp_path / "flash"
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", folder], check=False).returncode:
-        pytest.skip("this machine does not let root mount")
+        missing("needs a machine that lets root mount")
     try:
         yield folder
     finally:

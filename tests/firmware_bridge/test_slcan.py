@@ -129,7 +129,8 @@ def test_a_length_that_can_does_not_know_is_not_encoded() -> None:
 
 
 def test_parsed_as_python_can_parses() -> None:
-    slcan_bus = pytest.importorskip("can.interfaces.slcan").slcanBus
+    from can.interfaces.slcan import slcanBus as slcan_bus
+
     batch = FrameBatch.of("can0", [(7, 0x123, b"\x01\xfe"), (7, 0x18FF50E5 | EXTENDED, bytes(range(8))), (7, 5, b"")])
     bus = slcan_bus("loop://", sleep_after_open=0)
     try:
