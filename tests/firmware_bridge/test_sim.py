@@ -1,170 +1,28 @@
-"""The simulator as a program: ptys, logs, faults from outside, and its answers to bad usage."""
+"""The simulator as a program: its loop, logs, folders, answers to bad usage, and the whole of it as a process."""
 
 from __future__ import annotations
 
 import io
-import json
 import os
 import re
 import select
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
-import tty
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from fakes.pty_reader import Reader
 
 from firmware_bridge.__main__ import main
 from firmware_bridge.frames import FrameBatch
-from firmware_bridge.pack.faults import Faults, Target
-from firmware_bridge.sim.buses import CanBus, SlcanPty
-from firmware_bridge.sim.control import Control, ask
+from firmware_bridge.sim.control import Control
 from firmware_bridge.sim.fleet import Fleet, Live, log_lines
 from firmware_bridge.sim.rundir import locked, made_private, run_dir
 from firmware_bridge.slcan import SlcanParser
-from shared.errors import ConfigError, PacktwinError
-
-FRAMES = FrameBatch.of("can0", [(0, 0x100 + n, bytes([n])) for n in range(100)])
-
-
-@pytest.fixture
-def pty(tmp_path: Path) -> Iterator[SlcanPty]:
-    bus = SlcanPty(tmp_path / "BATTERY_001")
-    yield bus
-    bus.close()
-
-
-class Reader:
-    """What an agent does at the other end of the link."""
-
-    def __init__(self, link: Path) -> None:
-        self.fd = os.open(link, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
-        tty.setraw(self.fd)
-
-    def say(self, bus: SlcanPty, commands: bytes) -> bytes:
-        os.write(self.fd, commands)
-        select.select([bus.fileno()], [], [], 2)
-        bus.serve()
-        return self.read()
-
-    def read(self) -> bytes:
-        text = b""
-        while select.select([self.fd], [], [], 0.1)[0]:
-            text += os.read(self.fd, 65536)
-        return text
-
-
-@pytest.fixture
-def reader(pty: SlcanPty) -> Iterator[Reader]:
-    reader = Reader(Path(pty.where))
-    yield reader
-    os.close(reader.fd)
-
-
-# the pty as an adapter
-
-
-def test_an_adapter_answers_its_commands(pty: SlcanPty, reader: Reader) -> None:
-    commands = b"C\r\rS6\rV\rN\rF\rt1000\rT000001000\r?\rZ0\r"
-    assert reader.say(pty, commands) == b"\r\r\rV1013\rNPTWN\rF00\rz\rZ\r\a\r"
-
-
-def test_frames_flow_only_while_the_channel_is_open(pty: SlcanPty, reader: Reader) -> None:
-    pty.send(FRAMES)
-    assert reader.read() == b""
-    assert reader.say(pty, b"S6\rO\r") == b"\r\r"
-    pty.send(FRAMES)
-    assert len(SlcanParser("can0").feed(reader.read(), 0)) == 100
-    assert reader.say(pty, b"C\r") == b"\r"
-    pty.send(FRAMES)
-    assert reader.read() == b""
-    assert pty.dropped == 0
-
-
-def test_a_reader_that_sleeps_costs_frames_but_no_time_and_no_half_frame(pty: SlcanPty, reader: Reader) -> None:
-    reader.say(pty, b"L\r")
-    began_s = time.monotonic()
-    for _ in range(1000):
-        pty.send(FRAMES)
-    assert time.monotonic() - began_s < 5
-    assert pty.dropped > 0
-    parser, got = SlcanParser("can0"), 0
-    while text := reader.read():
-        got += len(parser.feed(text, 0))
-        pty.serve()
-    assert parser.bad_lines == 0
-    assert got + pty.dropped == 100_000
-
-
-def test_a_reader_that_died_and_comes_back_gets_no_old_frames(pty: SlcanPty, reader: Reader) -> None:
-    reader.say(pty, b"O\r")
-    for _ in range(100):
-        pty.send(FRAMES)
-    again = Reader(Path(pty.where))
-    os.write(again.fd, b"C\r")
-    select.select([pty.fileno()], [], [], 2)
-    pty.serve()
-    assert again.read() == b"\r"
-    assert again.say(pty, b"O\r") == b"\r"
-    pty.send(FRAMES.take(slice(0, 1)))
-    assert again.read() == b"t100100\r"
-    os.close(again.fd)
-
-
-def test_python_can_reads_it_as_an_adapter(pty: SlcanPty) -> None:
-    import can
-
-    stop = threading.Event()
-
-    def serve() -> None:
-        while not stop.is_set():
-            if select.select([pty.fileno()], [], [], 0.01)[0]:
-                pty.serve()
-            pty.send(FRAMES)
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        with can.Bus(interface="slcan", channel=pty.where, bitrate=500000, sleep_after_open=0) as bus:
-            messages = [message for _ in range(200) if (message := bus.recv(1.0))]
-    finally:
-        stop.set()
-        thread.join()
-    assert {message.arbitration_id for message in messages} <= set(range(0x100, 0x164))
-    assert len(messages) > 100
-
-
-def test_the_link_goes_with_the_bus_but_a_newer_one_stays(tmp_path: Path) -> None:
-    first = SlcanPty(tmp_path / "BATTERY_001")
-    second = SlcanPty(tmp_path / "BATTERY_001")
-    first.close()
-    assert (tmp_path / "BATTERY_001").is_symlink()
-    second.close()
-    assert not (tmp_path / "BATTERY_001").is_symlink()
-
-
-# any other interface
-
-
-def test_frames_go_out_on_an_interface_of_python_can() -> None:
-    import can
-
-    channel = f"test-{os.getpid()}"
-    with can.Bus(interface="virtual", channel=channel) as listener:
-        bus = CanBus("virtual", channel)
-        bus.send(FrameBatch.of("x", [(0, 0x123, b"\x01\x02"), (0, 0x98FF10F4, bytes(8))]))
-        got = [listener.recv(1.0) for _ in range(2)]
-        bus.close()
-    assert [(m.arbitration_id, m.is_extended_id, bytes(m.data)) for m in got if m] == [
-        (0x123, False, b"\x01\x02"),
-        (0x18FF10F4, True, bytes(8)),
-    ]
-
+from shared.errors import ConfigError
 
 # the loop
 
@@ -245,78 +103,6 @@ def test_a_car_does_the_same_however_many_others_there_are() -> None:
 def test_a_log_on_stdout_holds_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sim", "--cars", "1", "--seconds", "0.1", "--log", "-"]) == 0
     assert all(line.startswith("(17672256") for line in capsys.readouterr().out.splitlines())
-
-
-# faults from outside
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[tuple[Path, dict[str, Faults]]]:
-    """A control socket that is served by a thread."""
-    faults = {"BATTERY_001": Faults(), "BATTERY_002": Faults()}
-    folder = tmp_path / ("deep" * 30)  # longer than a socket's address may be
-    folder.mkdir()
-    control, stop = Control(folder, faults), threading.Event()
-
-    def serve() -> None:
-        while not stop.is_set():
-            if select.select([control], [], [], 0.01)[0]:
-                control.serve()
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    yield folder, faults
-    stop.set()
-    thread.join()
-    control.close()
-    assert list(folder.iterdir()) == []
-
-
-def test_a_fault_reaches_the_pack_that_was_named(served: tuple[Path, dict[str, Faults]]) -> None:
-    folder, faults = served
-    target = Target.parse("cell_v[17]")
-    assert ask(folder, "BATTERY_002", "put", target, 0.05) == {"cell_v[17]": 0.05}
-    assert faults["BATTERY_002"].cell_v[17] == 0.05
-    assert faults["BATTERY_001"].standing() == {}
-    assert ask(folder, "BATTERY_002", "show", None) == {"cell_v[17]": 0.05}
-    assert ask(folder, "BATTERY_002", "clear", target) == {}
-
-
-def test_the_simulator_refuses_what_it_does_not_understand(served: tuple[Path, dict[str, Faults]]) -> None:
-    folder, faults = served
-    with pytest.raises(PacktwinError, match="out of reason"):
-        ask(folder, "BATTERY_001", "put", Target.parse("cell_v[17]"), 99.0)
-    path = next(folder.glob("sim-*.sock"))
-    for line in (b"\n", b"[]\n", b"{}\n", b'{"do":"put","pack":"x","target":null}\n', b"\xff\n"):
-        with socket.socket(socket.AF_UNIX) as connection:
-            handle = os.open(folder, os.O_PATH)
-            connection.connect(f"/proc/self/fd/{handle}/{path.name}")
-            os.close(handle)
-            connection.sendall(line)
-            assert "refused" in json.loads(connection.recv(4096))
-    assert faults["BATTERY_001"].standing() == {}
-
-
-def test_unknown_packs_dead_sockets_and_no_simulator_are_told_apart(served: tuple[Path, dict[str, Faults]]) -> None:
-    folder, _ = served
-    with pytest.raises(ConfigError, match="BATTERY_009: there are BATTERY_001, BATTERY_002"):
-        ask(folder, "BATTERY_009", "show", None)
-    with pytest.raises(ConfigError, match="no simulator runs"):
-        ask(folder.parent, "BATTERY_001", "show", None)
-    (folder.parent / "sim-1-dead.sock").touch()
-    with pytest.raises(ConfigError, match="no simulator runs"):
-        ask(folder.parent, "BATTERY_001", "show", None)
-
-
-def test_two_simulators_with_the_same_pack_are_not_guessed_between(served: tuple[Path, dict[str, Faults]]) -> None:
-    folder, _ = served
-    other = Control(folder, {"BATTERY_001": Faults()})
-    thread = threading.Thread(target=lambda: select.select([other], [], [], 5) and other.serve())
-    thread.start()
-    with pytest.raises(ConfigError, match="2 running simulators have a pack BATTERY_001"):
-        ask(folder, "BATTERY_001", "show", None)
-    thread.join()
-    other.close()
 
 
 # folders
