@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from edge.tables import Table, read_toml
-from shared.alerts import BANDS, Band
+from shared import bands
+from shared.bands import Bands
 from shared.errors import ConfigError
 from shared.records import MODES
 
@@ -21,8 +21,6 @@ SEARCH: Final = (Path("edge.toml"), Path(".local/edge/edge.toml"), Path("/etc/pa
 SAMPLES: Final = Path(__file__).parent / "samples"
 _TMPFS: Final = Path("/dev/shm")
 _MIB: Final = 1 << 20
-_FIRST_YEAR: Final = 1990
-_LAST_YEAR: Final = 2100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +43,7 @@ class UplinkConfig:
 class ReadableConfig:
     """The broker that shows live values to other software. discovery: Home Assistant's prefix, "" = none.
 
-    earlier: also the earlier system's topic. interval_s: that of the Samples.
+    earlier: also the earlier system's topic, with the statuses of `bands`. interval_s: that of the Samples.
     """
 
     host: str
@@ -57,6 +55,7 @@ class ReadableConfig:
     discovery: str = "homeassistant"
     earlier: bool = False
     interval_s: float = 1.0
+    bands: Bands = field(default_factory=Bands)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +109,7 @@ class Config:
     page: Listen
     metrics: Listen
     sources: tuple[SourceConfig, ...]
-    bands: Mapping[str, Band]
+    bands: Bands
 
 
 def find_config(given: str | None) -> Path:
@@ -140,14 +139,14 @@ def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
         prediction_s=_override(table, "prediction_s", environ, "PREDICTION_INTERVAL").number(
             "prediction_s", 5.0, lo=0.1, hi=86_400.0
         ),
-        trust_root=_file(table, "trust_root", folder),
+        trust_root=table.file("trust_root", folder),
         outbox=_outbox(table, folder, device),
         uplink=_uplink(table.table("uplink"), folder, environ),
         readable=_readable(table.table("readable"), folder, environ, sample_s),
         page=_listen(table.table("page"), environ, 5002, "EDGE_PORT"),
         metrics=_listen(table.table("metrics"), environ, 9100, "METRICS_PORT"),
         sources=tuple(_source(source, folder) for source in table.tables("source")),
-        bands=_bands(environ),
+        bands=bands.read(environ),
     )
     table.done()
     _check_sources(config)
@@ -165,45 +164,24 @@ def _override(table: Table, key: str, environ: Mapping[str, str], variable: str)
         raise ConfigError(f"{variable}={environ[variable]} must be a number: set it right or leave it out") from None
 
 
-def _bands(environ: Mapping[str, str]) -> Mapping[str, Band]:
-    """The bands of the Events, by the same variables as the cloud's."""
-    found = {}
-    for code, name, per_unit in (("rul_band", "RUL", 1.0), ("failure_probability_band", "FAILURE", 100.0)):
-        band = BANDS[code]
-        limits = [
-            _override(Table({}, ""), "limit", environ, f"BAND_{name}_{level}").number(
-                "limit", default * per_unit, lo=0.0, hi=1e6
-            )
-            for level, default in (("WARNING", band.warning), ("CRITICAL", band.critical))
-        ]
-        if (limits[0] > limits[1]) if band.rising else (limits[0] < limits[1]):
-            raise ConfigError(f"BAND_{name}_WARNING is worse than BAND_{name}_CRITICAL: swap them")
-        found[code] = replace(band, warning=limits[0] / per_unit, critical=limits[1] / per_unit)
-    return found
-
-
 def _uplink(table: Table, folder: Path, environ: Mapping[str, str]) -> UplinkConfig:
-    url = table.text("url", "")
-    mode = table.choice("mode", "normal", among=tuple(MODES))
-    token = _secret(table, "token_file", folder)
-    ca_file = _file(table, "ca_file", folder)
-    models_url = table.text("models_url", "")
-    table.done()
-    return UplinkConfig(
-        url=url,
-        mode=mode,
-        token=token,
+    uplink = UplinkConfig(
+        url=table.text("url", ""),
+        mode=table.choice("mode", "normal", among=tuple(MODES)),
+        token=table.secret("token_file", folder),
         plaintext_hosts=_plaintext_hosts(environ),
-        ca_file=ca_file,
-        models_url=models_url,
+        ca_file=table.file("ca_file", folder),
+        models_url=table.text("models_url", ""),
     )
+    table.done()
+    return uplink
 
 
 def _readable(table: Table, folder: Path, environ: Mapping[str, str], sample_s: float) -> ReadableConfig | None:
     url = table.text("url", "")
     user = table.text("user", "")
-    password = _secret(table, "password_file", folder)
-    ca_file = _file(table, "ca_file", folder)
+    password = table.secret("password_file", folder)
+    ca_file = table.file("ca_file", folder)
     prefix = table.text("discovery_prefix", "homeassistant").strip("/")
     discovery = table.flag("discovery", True)
     earlier = table.flag("earlier_topic", False)
@@ -226,24 +204,12 @@ def _readable(table: Table, folder: Path, environ: Mapping[str, str], sample_s: 
         discovery=prefix if discovery else "",
         earlier=earlier,
         interval_s=sample_s,
+        bands=bands.read(environ),
     )
 
 
 def _plaintext_hosts(environ: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(environ.get("ALLOW_PLAINTEXT_HOSTS", "").replace(",", " ").split())
-
-
-def _secret(table: Table, key: str, folder: Path) -> str:
-    """The content of the file that `key` names; "" when the key is left out."""
-    name = table.text(key, "")
-    if not name:
-        return ""
-    try:
-        return (folder / name).read_text("utf-8").strip()
-    except OSError as error:
-        raise table.fail(key, f'= "{name}" cannot be read: {error.strerror}') from None
-    except UnicodeDecodeError:
-        raise table.fail(key, f'= "{name}" is not text') from None
 
 
 def _outbox(table: Table, folder: Path, device: str) -> OutboxConfig:
@@ -287,32 +253,14 @@ def _source(table: Table, folder: Path) -> SourceConfig:
         tty_baudrate=table.whole("tty_baudrate", 115_200, lo=1200, hi=10_000_000),
         listen_only=table.flag("listen_only", True),
         mapping_path=find_shipped(folder, mapping, SAMPLES),
-        past=_file(table, "past", folder),
-        commissioned_t_ns=_day(table, "commissioned"),
+        past=table.file("past", folder),
+        commissioned_t_ns=table.day("commissioned"),
         options=tuple(options.items()),
     )
     table.done()
     if not source.mapping_path.is_file():
         raise table.fail("mapping", f'= "{mapping}" does not exist: give the path of a mapping.toml')
     return source
-
-
-def _file(table: Table, key: str, folder: Path) -> Path | None:
-    """A file that must be there; None when the key is left out."""
-    name = table.text(key, "")
-    if name and not (folder / name).is_file():
-        raise table.fail(key, f'= "{name}" does not exist: give the path of a file, or leave it out')
-    return folder / name if name else None
-
-
-def _day(table: Table, key: str) -> int | None:
-    """The UTC ns at which a day begins; None when the key is left out."""
-    day = table.raw(key, None)
-    if day is None:
-        return None
-    if type(day) is not date or not _FIRST_YEAR <= day.year <= _LAST_YEAR:
-        raise table.fail(key, f"= {day} must be a day such as 2021-05-31, without quotes")
-    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1_000_000_000
 
 
 def find_shipped(folder: Path, name: str, shipped: Path) -> Path:

@@ -18,6 +18,7 @@ from edge.ota.fetch import Origin
 from edge.ota.state import Told
 from edge.ota.updates import Updates
 from edge.outbox import Outbox, OutboxError
+from shared.alerts import bands_of
 from shared.bundle import HARDWARE
 from shared.errors import ConfigError
 from shared.features import schema_id
@@ -53,7 +54,7 @@ class Models:
         self.estimator = Estimator(
             self.updates, feature_schema=schema_id(), interval_s=config.prediction_s, now=clock.mono_ns
         )
-        self._events = Events(config.outbox.cold_dir, outbox.boot, config.bands)
+        self._events = Events(config.outbox.cold_dir, outbox.boot, bands_of(config.bands))
         self.dropped = 0
         """Estimates that the outbox could not store."""
 

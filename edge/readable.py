@@ -17,7 +17,6 @@ from edge.lane import Lane
 from edge.mqtt import Broker, Link, Will
 from edge.readable_values import EARLIER_TOPIC, discovery, earlier, topic, values
 from edge.transport import Forbidden, Unavailable
-from shared.bands import Bands
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +83,7 @@ class Readable:
         for field, value in told.items():
             self._keep(link, lane, field, value)
         if self._config.earlier and self._shown_ns.get(pack_id) != latest.mono_ns:
-            link.publish(EARLIER_TOPIC, _json(earlier(sample, estimate, Bands())), qos=0)
+            link.publish(EARLIER_TOPIC, _json(earlier(sample, estimate, self._config.bands)), qos=0)
         self._shown_ns[pack_id] = latest.mono_ns
 
     def _keep(self, link: Link, lane: Lane, field: str, value: Any) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from shared.errors import ConfigError
 from shared.fields import ID
 
 _MISSING: Any = object()
+_FIRST_YEAR: Final = 1990
+_LAST_YEAR: Final = 2100
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -103,6 +106,34 @@ class Table:
         if not ID.fullmatch(value):
             raise self.fail(key, f'= "{value}" must be 1 to 64 of: letters, digits, . _ - (a letter or digit first)')
         return value
+
+    def file(self, key: str, folder: Path) -> Path | None:
+        """A file that must be there, counted from `folder`; None when the key is left out."""
+        name = self.text(key, "")
+        if name and not (folder / name).is_file():
+            raise self.fail(key, f'= "{name}" does not exist: give the path of a file, or leave it out')
+        return folder / name if name else None
+
+    def secret(self, key: str, folder: Path) -> str:
+        """The content of the file that `key` names, counted from `folder`; "" when the key is left out."""
+        name = self.text(key, "")
+        if not name:
+            return ""
+        try:
+            return (folder / name).read_text("utf-8").strip()
+        except OSError as error:
+            raise self.fail(key, f'= "{name}" cannot be read: {error.strerror}') from None
+        except UnicodeDecodeError:
+            raise self.fail(key, f'= "{name}" is not text') from None
+
+    def day(self, key: str) -> int | None:
+        """The UTC ns at which a day begins; None when the key is left out."""
+        day = self.raw(key, None)
+        if day is None:
+            return None
+        if type(day) is not date or not _FIRST_YEAR <= day.year <= _LAST_YEAR:
+            raise self.fail(key, f"= {day} must be a day such as 2021-05-31, without quotes")
+        return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1_000_000_000
 
     def table(self, key: str) -> Table:
         """A table within; empty when it is left out."""

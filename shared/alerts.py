@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from shared.bands import Bands
 from shared.fields import ALARM_CODES
 from shared.records import SEVERITIES, Event
 
@@ -52,11 +53,17 @@ class Band:
         return (value <= warning) + (value < critical)
 
 
-BANDS: Final[Mapping[str, Band]] = {
-    "rul_band": Band(500.0, 100.0, 25.0, 10.0),  # equivalent full cycles
-    "failure_probability_band": Band(0.30, 0.60, 0.05, 0.05, rising=True),
-}
-"""The bands that a device watches itself; those of measured values are the reader's to judge."""
+def bands_of(bands: Bands) -> Mapping[str, Band]:
+    """The bands that a device watches itself, by code; those of measured values are the reader's to judge."""
+    rul, failure = bands.rul, bands.failure
+    return {
+        "rul_band": Band(rul.warning, rul.critical, 25.0, 10.0),  # equivalent full cycles
+        "failure_probability_band": Band(failure.warning / 100, failure.critical / 100, 0.05, 0.05, rising=True),
+    }
+
+
+BANDS: Final = bands_of(Bands())
+"""With the default settings."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from shared.errors import ConfigError
 
 STATUSES: Final = ("good", "warning", "critical")
 
@@ -36,6 +40,36 @@ class Bands:
     failure: Band = Band(30.0, 60.0, rising=True)  # %
     cold_c: float = 20.0
     """Below: cold. A label for the page; it never makes a status worse."""
+
+
+_NAMES: Final = {f"BAND_{each.name.upper()}": each.name for each in fields(Bands) if each.name != "cold_c"}
+_COLD: Final = "BAND_TEMPERATURE_COLD"
+SETTINGS: Final = frozenset({_COLD, *(f"{name}_{level}" for name in _NAMES for level in ("WARNING", "CRITICAL"))})
+"""The settings that `read` reads."""
+
+
+def read(environ: Mapping[str, str]) -> Bands:
+    """The Bands of SETTINGS in `environ`; ConfigError, one sentence, for a bad one. Empty = not set, the default."""
+    none, found = Bands(), dict[str, Any]()
+    for name, attribute in _NAMES.items():
+        default: Band = getattr(none, attribute)
+        warning = _limit(environ, f"{name}_WARNING", default.warning)
+        critical = _limit(environ, f"{name}_CRITICAL", default.critical)
+        if (warning > critical) if default.rising else (warning < critical):
+            raise ConfigError(f"{name}_WARNING={warning:g} is worse than {name}_CRITICAL={critical:g}; swap them")
+        found[attribute] = Band(warning, critical, default.rising)
+    return Bands(**found, cold_c=_limit(environ, _COLD, none.cold_c))
+
+
+def _limit(environ: Mapping[str, str], name: str, default: float) -> float:
+    text = environ.get(name, "").strip()
+    try:
+        number = float(text or default)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ConfigError(f"{name}={text!r} is not a number; correct the setting")
+    return number
 
 
 def worst(*statuses: str | None) -> str | None:

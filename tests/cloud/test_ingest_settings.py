@@ -27,9 +27,9 @@ def test_the_environment_beats_the_file_and_an_empty_value_counts_as_not_set(tmp
     file.write_text(
         "# comment\nexport DB_HOST='db.local'\nDB_PORT=5433 # there\nAPI_PORT=\nOTHER_TOOL=x\nDB_PASSWORD=\"a#b\"\n"
     )
-    config = load({"DB_PORT": "6000", "AUTO_REGISTER": "off"}, file)
+    config = load({"DB_PORT": " 6000 ", "AUTO_REGISTER": "Off", "BUS": " kafka "}, file)
     assert (config.database.host, config.database.port, config.database.password) == ("db.local", 6000, "a#b")
-    assert (config.api_port, config.auto_register) == (5001, False)
+    assert (config.api_port, config.auto_register, config.bus) == (5001, False, "kafka")
     assert "a#b" not in repr(config)
 
 
@@ -42,6 +42,7 @@ def test_the_environment_beats_the_file_and_an_empty_value_counts_as_not_set(tmp
     ("RETENTION_1D_DAYS", "900", "RETENTION_1D_DAYS=900 is shorter than RETENTION_1H_DAYS=0"),
     ("BAND_SOC_WARNING", "nan", "BAND_SOC_WARNING='nan' is not a number"),
     ("BAND_SOC_WARNING", "10", "BAND_SOC_WARNING=10 is worse than BAND_SOC_CRITICAL=20"),
+    ("BAND_TEMPERATURE_WARNING", "61", "BAND_TEMPERATURE_WARNING=61 is worse than BAND_TEMPERATURE_CRITICAL=60"),
     ("UPLINK_MODE", "fast", "UPLINK_MODE='fast' is not one of live, normal, economy"),
 ])  # fmt: skip
 def test_a_bad_value_is_one_sentence_that_names_it(setting: str, value: str, sentence: str) -> None:

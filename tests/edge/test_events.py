@@ -8,6 +8,7 @@ import pytest
 
 from edge.config import SAMPLES, load_config
 from edge.events import FILE, Events
+from shared.alerts import bands_of
 from shared.errors import ConfigError
 from shared.records import Estimate
 
@@ -70,13 +71,13 @@ def test_the_bands_are_those_of_the_settings(tmp_path: Path) -> None:
     config = tmp_path / "edge.toml"
     config.write_text(f'device = "d"\n[[source]]\npack_id = "P"\nchannel = "x"\nmapping = "{mapping}"\n')
     told = {"BAND_RUL_WARNING": "900", "BAND_FAILURE_WARNING": "5"}
-    events = Events(tmp_path, 1, load_config(config, told).bands)
+    events = Events(tmp_path, 1, bands_of(load_config(config, told).bands))
     raised = events.look(said(880.0, chance=0.06))
     assert [(event.code, event.threshold) for event in raised] == [
         ("rul_band", 900.0),
         ("failure_probability_band", 0.05),
     ]
-    with pytest.raises(ConfigError, match="BAND_RUL_WARNING is worse than BAND_RUL_CRITICAL"):
+    with pytest.raises(ConfigError, match="BAND_RUL_WARNING=50 is worse than BAND_RUL_CRITICAL=100"):
         load_config(config, {"BAND_RUL_WARNING": "50"})
-    with pytest.raises(ConfigError, match="BAND_RUL_WARNING"):
+    with pytest.raises(ConfigError, match="BAND_RUL_WARNING='many' is not a number"):
         load_config(config, {"BAND_RUL_WARNING": "many"})

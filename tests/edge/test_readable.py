@@ -21,7 +21,7 @@ from edge.mapping import PackFacts
 from edge.mqtt import Broker, Link, Message
 from edge.readable import Readable
 from edge.readable_values import SENSORS, discovery, earlier, topic, values
-from shared.bands import Bands
+from shared.bands import Band, Bands
 from shared.errors import ConfigError
 from shared.fields import BY_NAME
 from shared.records import Estimate, Sample
@@ -142,7 +142,8 @@ def test_the_earlier_json_has_percent_and_its_sign() -> None:
 
 def test_topics_are_kept_change_with_the_pack_and_survive_the_broker(broker: TestBroker) -> None:
     lane = lane_of("BATTERY_001")
-    config = ReadableConfig(host="127.0.0.1", port=broker.port, tls=False, earlier=True)
+    strict = Bands(rul=Band(900.0, 500.0))
+    config = ReadableConfig(host="127.0.0.1", port=broker.port, tls=False, earlier=True, bands=strict)
     mirror = Readable(config, "box", [lane])  # type: ignore[list-item]
     assert mirror.step() == 1.0
     lane.latest = measured(7 * SECOND_NS, pack_id="BATTERY_001", t_ns=T_NS)
@@ -161,6 +162,7 @@ def test_topics_are_kept_change_with_the_pack_and_survive_the_broker(broker: Tes
     assert listener.kept[config_topic]["device"]["model"] == "NMC 8s"
     until("the earlier topic comes", lambda: early.heard)
     assert early.kept["ev/battery/telemetry"]["voltage"] == sample["pack_v"]
+    assert early.kept["ev/battery/telemetry"]["status"] == "critical", "420 cycles left, by the bands of the settings"
 
     listener.catch_up()
     mirror.step()
@@ -204,8 +206,10 @@ def test_edge_toml_says_where_and_how(tmp_path: Path) -> None:
     file.write_text(EDGE + '[readable]\nurl = "mqtt://broker.lan"\ndiscovery = false\nearlier_topic = true\n')
     with pytest.raises(ConfigError, match=r"readable\.url.*clear text"):
         load_config(file, {})
-    config = load_config(file, {"ALLOW_PLAINTEXT_HOSTS": "broker.lan"}).readable
-    assert config == ReadableConfig(host="broker.lan", port=1883, tls=False, discovery="", earlier=True)
+    told = {"ALLOW_PLAINTEXT_HOSTS": "broker.lan", "BAND_SOC_WARNING": "60"}
+    config = load_config(file, told).readable
+    bands = Bands(soc=Band(60.0, 20.0))
+    assert config == ReadableConfig(host="broker.lan", port=1883, tls=False, discovery="", earlier=True, bands=bands)
 
 
 @pytest.mark.e2e
