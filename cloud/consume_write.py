@@ -20,7 +20,7 @@ from cloud.kafka import BATCHES, Record
 from shared.batch import Batch
 from shared.errors import PacktwinError, WireError
 from shared.fields import ID
-from shared.wire_many import Decoded, decode_batches
+from shared.wire import Decoded, decode_batches
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

@@ -22,9 +22,8 @@ from shared.batch import Batch
 from shared.errors import WireError
 from shared.fields import ID
 from shared.records import Receipt, boot_hex
-from shared.wire import decode_batch, encode_receipt
+from shared.wire import Decoded, decode_batch, decode_batches, encode_receipt
 from shared.wire_json import decode_batch_json, receipt_json
-from shared.wire_many import Decoded, decode_batches
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +25,13 @@ Mask = npt.NDArray[np.bool_]
 
 MAX_BYTES: Final = 64 << 20
 _WIDTHS: Final = (0, 1, 2, 4, 8)
+_UNSIGNED: Final = tuple(np.dtype(f"<u{width or 1}") for width in _WIDTHS)
+_SIGNED: Final = tuple(np.dtype(f"<i{width or 1}") for width in _WIDTHS)
 _LIMITS: Final = np.array([0, 0xFF, 0xFFFF, 0xFFFFFFFF], np.uint64)
 """Highest zigzag value of width codes 0, 1, 2, 3."""
+_WIDTH_CODES: Final = np.arange(len(_WIDTHS), dtype=np.uint8).reshape(-1, 1)
 _CODES: Final = np.arange(256)
-_DELTA_CODE, _FIRST_CODE, _NULL_CODE = _CODES & 7, _CODES >> 3 & 7, _CODES >> 6
+_DELTA_CODE, _FIRST_CODE, _NULL_CODE = (bits.astype(np.uint8) for bits in (_CODES & 7, _CODES >> 3 & 7, _CODES >> 6))
 _POSSIBLE: Final = (np.maximum(_DELTA_CODE, _FIRST_CODE) < len(_WIDTHS)) & (_NULL_CODE < 3)
 _local = threading.local()  # a zstd context must not be used by two threads at once
 
@@ -56,7 +59,8 @@ def decompress(data: bytes, limit: int = MAX_BYTES) -> bytes:
     try:
         size = zstandard.frame_content_size(data)
         if size < 0 or size > limit:
-            raise WireError("malformed" if size < 0 else "too_large", f"a zstd frame of {size} bytes, limit {limit}")
+            reason = "too_large" if size > MAX_BYTES else "malformed"
+            raise WireError(reason, f"a zstd frame of {size} bytes, limit {limit}")
         return _codec()[1].decompress(data, max_output_size=max(size, 1), allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise WireError("malformed", f"zstd: {error}") from error
@@ -88,53 +92,49 @@ def encode(values: Ints, null: Mask | None, alike: Iterable[slice] = ()) -> byte
     return compress(b"".join(parts))
 
 
+def most_bytes(columns: int, rows: int) -> int:
+    """No planes of so many columns and rows are longer before zstd."""
+    return min(columns * (1 + -(-rows // 8) + rows * _WIDTHS[-1]), MAX_BYTES)
+
+
 def decode(data: bytes, columns: int, rows: int) -> tuple[Ints, Mask | None]:
     """(values, null) as given to `encode`; null cells hold the value before them. WireError on anything else."""
-    raw = np.frombuffer(decompress(data), np.uint8)
-    if raw.size < columns:
-        raise WireError("malformed", f"planes of {raw.size} bytes for {columns} columns")
-    codes = raw[:columns]
-    delta_code, null_code = _DELTA_CODE.take(codes), _NULL_CODE.take(codes)
-    if not _POSSIBLE.take(codes).all() or (rows == 1 and delta_code.any()):
-        raise WireError("malformed", "planes with an unknown width code")
-    null: Mask | None = None
-    at = columns
-    if null_code.any():
-        row_bytes = -(-rows // 8)
-        some = null_code == 2
-        size = int(np.count_nonzero(some)) * row_bytes
-        if raw.size < at + size:
-            raise WireError("malformed", "planes end inside their null bitmaps")
-        null = np.zeros((columns, rows), np.bool_)
-        null[some] = np.unpackbits(raw[at : at + size].reshape(-1, row_bytes), axis=1, count=rows)
-        null[null_code == 1] = True
-        at += size
-    values = np.zeros((columns, rows), np.int64)
-    at = _fill(values[:, :1], raw, at, _FIRST_CODE.take(codes))
-    if rows > 1:
-        at = _fill(values[:, 1:], raw, at, delta_code)
-    if at != raw.size:
-        raise WireError("malformed", f"planes of {raw.size} bytes, {at} expected")
-    np.cumsum(values, axis=1, out=values)
-    return values, null
+    values, null = decode_many([decompress(data, most_bytes(columns, rows))], columns, rows)
+    return values[0], None if null is None else null[0]
 
 
-def decode_single(raws: Sequence[bytes], columns: int) -> tuple[Ints, Mask | None]:
-    """(values (columns, n), null (columns, 1)) of n matrices of one row each.
+def decode_many(raws: Sequence[bytes], columns: int, rows: int) -> tuple[Ints, Mask | None]:
+    """As `decode`, of n decompressed matrices of one shape: (n, columns, rows) each. WireError if one is none.
 
-    raws: decompressed, of one size and with the same code bytes. WireError if they are no such planes.
+    A matrix alone costs some forty calls of numpy on little arrays; so many at once cost no more.
     """
     n = len(raws)
-    # Byte after byte, of all n: so they lie as the planes of one matrix of n rows would.
-    raw = np.ascontiguousarray(np.frombuffer(b"".join(raws), np.uint8).reshape(n, -1).T)
-    codes = raw[:columns, 0]
-    null_code = _NULL_CODE.take(codes)
-    if not _POSSIBLE.take(codes).all() or _DELTA_CODE.take(codes).any() or (null_code == 2).any():
-        raise WireError("malformed", "planes of more than one row, or with an unknown width code")
-    values = np.zeros((columns, n), np.int64)
-    if _fill(values, raw.reshape(-1), columns * n, _FIRST_CODE.take(codes)) != raw.size:
-        raise WireError("malformed", f"planes of {len(raws[0])} bytes, others expected")
-    return values, (null_code == 1).reshape(-1, 1) if null_code.any() else None
+    if min(map(len, raws)) < columns:
+        raise WireError("malformed", f"planes of {min(map(len, raws))} bytes for {columns} columns")
+    codes = np.frombuffer(b"".join([raw[:columns] for raw in raws]), np.uint8)
+    first_code, delta_code, null_code = (table.take(codes) for table in (_FIRST_CODE, _DELTA_CODE, _NULL_CODE))
+    if not _POSSIBLE.take(codes).all() or (rows == 1 and delta_code.any()):
+        raise WireError("malformed", "planes with an unknown width code")
+    at = [columns] * n
+    null: Mask | None = None
+    if null_code.any():
+        null = np.zeros((n * columns, rows), np.bool_)
+        bitmap_bytes = -(-rows // 8)
+        some = null_code == 2
+        bits = _regions(raws, at, (some.reshape(n, -1).sum(axis=1) * bitmap_bytes).tolist())
+        null[some] = np.unpackbits(bits.reshape(-1, bitmap_bytes), axis=1, count=rows)
+        null[null_code == 1] = True
+        null = null.reshape(n, columns, rows)
+    values = np.zeros((n * columns, rows), np.int64)
+    _fill(values[:, :1], raws, at, first_code)
+    if rows > 1:
+        _fill(values[:, 1:], raws, at, delta_code)
+    for raw, end in zip(raws, at, strict=True):
+        if len(raw) != end:
+            raise WireError("malformed", f"planes of {len(raw)} bytes, {end} expected")
+    if rows > 1:
+        np.cumsum(values, axis=1, out=values)
+    return values.reshape(n, columns, rows), null
 
 
 def _filled(values: Ints, null: Mask) -> Ints:
@@ -166,24 +166,37 @@ def _planes(coded: npt.NDArray[np.uint64], code: npt.NDArray[np.intp]) -> list[b
     return parts
 
 
-def _fill(values: Ints, raw: npt.NDArray[np.uint8], at: int, code: npt.NDArray[np.intp]) -> int:
-    """Puts the planes that stand at `at` into the columns of `values`; where they end."""
-    rows = values.shape[1]
+def _fill(values: Ints, raws: Sequence[bytes], at: list[int], code: npt.NDArray[np.uint8]) -> None:
+    """Puts the planes that stand at `at` of each into the columns of `values`, and moves `at` behind them."""
+    rows, n = values.shape[1], len(raws)
     by_width = code.argsort(kind="stable")
+    counts = (code.reshape(n, 1, -1) == _WIDTH_CODES).sum(axis=2)
     done = 0
-    for index, count in enumerate(np.bincount(code).tolist()):
+    for index, count in enumerate(counts.sum(axis=0).tolist()):
         width, chosen = _WIDTHS[index], by_width[done : done + count]
         done += count
         if not count or not width:
             continue
-        end = at + count * rows * width
-        if raw.size < end:
-            raise WireError("malformed", "planes end too early")
-        coded: npt.NDArray[Any] = raw[at:end].reshape(width, count, rows)
-        coded = coded[0] if width == 1 else np.ascontiguousarray(coded.transpose(1, 2, 0)).view(f"<u{width}")[:, :, 0]
+        octets = _regions(raws, at, (counts[:, index] * rows).tolist(), width)
+        coded = octets if width == 1 else octets.reshape(width, -1).T.copy().view(_UNSIGNED[index])[:, 0]
         signs = coded & 1
         np.negative(signs, out=signs)
         signs ^= coded >> 1
-        values[chosen] = signs.view(f"<i{width}")
-        at = end
-    return at
+        values[chosen] = signs.view(_SIGNED[index]).reshape(-1, rows)
+
+
+def _regions(raws: Sequence[bytes], at: list[int], sizes: Sequence[int], times: int = 1) -> npt.NDArray[np.uint8]:
+    """So many bytes of each from `at` on, side by side, and that so many times; `at` is moved behind them."""
+    if len(raws) == 1:  # they stand side by side
+        begin, at[0] = at[0], at[0] + sizes[0] * times
+        found = np.frombuffer(raws[0], np.uint8)[begin : at[0]]
+    else:
+        pieces = []
+        for _ in range(times):
+            ends = [begin + size for begin, size in zip(at, sizes, strict=True)]
+            pieces += [raw[begin:end] for raw, begin, end in zip(raws, at, ends, strict=True)]
+            at[:] = ends
+        found = np.frombuffer(b"".join(pieces), np.uint8)
+    if found.size != times * sum(sizes):
+        raise WireError("malformed", "planes end too early")
+    return found

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Final
 
-import numpy as np
 from google.protobuf.message import DecodeError
 
-from shared import planes
 from shared.batch import MAX_BODY_BYTES, MAX_COLUMNS, MAX_ROWS, MAX_VALUES, SCHEMA, Batch, check
-from shared.block import CELL_STEP, NO_TIME, TEMP_STEP, Extra, Ints, Layout, SampleBlock
+from shared.block import CELL_STEP, TEMP_STEP, Extra, Layout, SampleBlock
 from shared.errors import WireError
 from shared.fields import (
-    ALARMS,
     BY_NAME,
     BY_NUMBER,
     CELL_V,
@@ -24,23 +22,19 @@ from shared.fields import (
     MAX_EXTRAS,
     MAX_TEMPS,
     MAX_UNIT_CHARS,
-    NULL,
-    QUALITY_KEY,
-    QUALITY_REASONS,
     TEMP_C,
     Resolution,
     resolution,
 )
 from shared.records import Estimate, Event, Gap, Receipt, Rejected, Report, Session
+from shared.wire_blocks import MAX_TIME, plane_rows, put_block, read_blocks
 from shared.wire_pb2 import Batch as PbBatch
 from shared.wire_pb2 import Block as PbBlock
 from shared.wire_pb2 import Layout as PbLayout
 from shared.wire_pb2 import Receipt as PbReceipt
 
-HEAD_ROWS: Final = 5  # seq step, mono step, t - mono, quality index, alarm index
-MAX_TIME: Final = 2**62
-_FLOAT32_EXPONENT: Final = 0x7F800000  # all ones: infinity or not a number
-_MEDIAN_FROM_CELLS: Final = 3
+Decoded = Batch | WireError
+
 _LEAST_COLUMNS: Final = 8
 
 
@@ -51,7 +45,7 @@ def encode_batch(batch: Batch) -> bytes:
     for block in batch.blocks:
         if block.layout not in layouts:
             layouts.append(block.layout)
-        _put_block(message.blocks.add(), block, layouts.index(block.layout))
+        put_block(message.blocks.add(), block, layouts.index(block.layout))
     for layout in layouts:
         message.layouts.add().MergeFromString(encode_layout(layout))
     for estimate in batch.estimates:
@@ -72,6 +66,29 @@ def encode_batch(batch: Batch) -> bytes:
 
 def decode_batch(body: bytes) -> Batch:
     """The Batch of an upload, fully validated; WireError with its reason otherwise."""
+    (found,) = decode_batches([body])
+    if isinstance(found, WireError):
+        raise found
+    return found
+
+
+def decode_batches(bodies: Sequence[bytes]) -> list[Decoded]:
+    """For each body its Batch, fully validated, or the WireError that says why it is none."""
+    opened = [_opened(body) for body in bodies]
+    asked = [pair for one in opened if not isinstance(one, WireError) for pair in one[1]]
+    blocks = iter(read_blocks(asked))
+    return [one if isinstance(one, WireError) else _batch(one[0], list(islice(blocks, len(one[1])))) for one in opened]
+
+
+def _opened(body: bytes) -> tuple[PbBatch, list[tuple[PbBlock, Layout]]] | WireError:
+    """The message, its blocks not read yet, each with its Layout."""
+    try:
+        return _open(body)
+    except WireError as error:
+        return error
+
+
+def _open(body: bytes) -> tuple[PbBatch, list[tuple[PbBlock, Layout]]]:
     if len(body) > MAX_BODY_BYTES:
         raise WireError("too_large", f"a body of {len(body)} bytes, at most {MAX_BODY_BYTES}")
     message = PbBatch()
@@ -84,8 +101,9 @@ def decode_batch(body: bytes) -> Batch:
     if (columns := sum(map(declared_columns, message.layouts))) > MAX_COLUMNS:
         raise WireError("too_large", f"layouts of {columns} columns in a batch, at most {MAX_COLUMNS}")
     layouts = [decode_layout(pb.SerializeToString(deterministic=True)) for pb in message.layouts]
+    blocks = list(message.blocks)
     rows = values = notes = 0
-    for block in message.blocks:
+    for block in blocks:
         if not 1 <= block.rows <= MAX_ROWS or block.layout >= len(layouts):
             raise WireError("malformed", f"a block of {block.rows} rows with layout {block.layout} of {len(layouts)}")
         rows += block.rows
@@ -93,20 +111,32 @@ def decode_batch(body: bytes) -> Batch:
         notes += len(block.qualities) + len(block.alarms)
     if max(rows, notes) > MAX_ROWS or values > MAX_VALUES:
         raise WireError("too_large", f"a batch of {rows} rows, {values} values; at most {MAX_ROWS}, {MAX_VALUES}")
-    return check(
-        Batch(
-            device=message.device,
-            boot=message.boot,
-            blocks=tuple(_block(pb, layouts) for pb in message.blocks),
-            estimates=tuple(Estimate(**_record(pb, _ESTIMATE)) for pb in message.estimates),
-            events=tuple(Event(**_record(pb, _EVENT)) for pb in message.events),
-            reports=tuple(Report(**_record(pb, _REPORT)) for pb in message.reports),
-            gaps=tuple(
-                Gap(**_record(pb, _GAP), stored=tuple((r.first, r.last) for r in pb.stored)) for pb in message.gaps
-            ),
-            sessions=tuple(Session(**_record(pb, _SESSION)) for pb in message.sessions),
+    return message, [(block, layouts[block.layout]) for block in blocks]
+
+
+def _batch(message: PbBatch, read: Sequence[SampleBlock | WireError]) -> Decoded:
+    blocks = []
+    for block in read:
+        if isinstance(block, WireError):
+            return block
+        blocks.append(block)
+    try:
+        return check(
+            Batch(
+                device=message.device,
+                boot=message.boot,
+                blocks=tuple(blocks),
+                estimates=tuple(Estimate(**_record(pb, _ESTIMATE)) for pb in message.estimates),
+                events=tuple(Event(**_record(pb, _EVENT)) for pb in message.events),
+                reports=tuple(Report(**_record(pb, _REPORT)) for pb in message.reports),
+                gaps=tuple(
+                    Gap(**_record(pb, _GAP), stored=tuple((r.first, r.last) for r in pb.stored)) for pb in message.gaps
+                ),
+                sessions=tuple(Session(**_record(pb, _SESSION)) for pb in message.sessions),
+            )
         )
-    )
+    except WireError as error:
+        return error
 
 
 def encode_receipt(receipt: Receipt) -> bytes:
@@ -160,168 +190,7 @@ def decode_layout(body: bytes) -> Layout:
     return _layout(message)
 
 
-# --- samples ---------------------------------------------------------------------------------------------------------
-
-
-def _put_block(message: PbBlock, block: SampleBlock, layout_index: int) -> None:
-    rows = len(block)
-    unit = math.gcd(int(np.gcd.reduce(block.mono_ns)), 1_000_000_000) or 1
-    mono = block.mono_ns // unit
-    message.pack_id = block.pack_id
-    message.layout = layout_index
-    message.rows = rows
-    message.first_seq, message.first_mono, message.mono_unit_ns = int(block.seq[0]), int(mono[0]), unit
-    matrix = np.zeros((plane_rows(block.layout), rows), np.int64)
-    if rows > 1:
-        message.seq_step, message.mono_step = int(block.seq[1] - block.seq[0]), int(mono[1] - mono[0])
-        np.subtract(block.seq[1:] - message.seq_step, block.seq[:-1], out=matrix[0, 1:])
-        np.subtract(mono[1:] - message.mono_step, mono[:-1], out=matrix[1, 1:])
-    undated = block.t_ns == NO_TIME
-    offset = block.t_ns - block.mono_ns
-    message.t_offset_ns = int(offset[undated.argmin()]) if not undated.all() else 0
-    matrix[2] = np.where(undated, 0, offset - message.t_offset_ns)
-    matrix[3], matrix[4] = block.quality_index, block.alarm_index
-    data = matrix[HEAD_ROWS : HEAD_ROWS + block.layout.width]
-    data[:] = block.rows
-    missing = block.rows == NULL
-    null: planes.Mask | None = None
-    if undated.any() or missing.any():
-        null = np.zeros(matrix.shape, np.bool_)
-        null[2] = undated
-        null[HEAD_ROWS : HEAD_ROWS + block.layout.width] = missing
-    _fold(matrix, missing if null is not None else None, block.layout)
-    slices = block.layout.slices
-    message.planes = planes.encode(matrix, null, [_under_head(at) for at in (slices["cells"], slices["temps"])])
-    for quality in block.qualities[1:]:
-        reasons = message.qualities.add().reasons
-        for key, reason in quality.items():
-            reasons[key] = QUALITY_REASONS.index(reason)
-    for codes in block.alarms[1:]:
-        message.alarms.add(codes=codes)
-
-
-def _block(message: PbBlock, layouts: list[Layout]) -> SampleBlock:
-    rows = message.rows
-    layout = layouts[message.layout]
-    firsts = (message.first_seq, message.first_mono, message.seq_step, message.mono_step, abs(message.t_offset_ns))
-    if not 1 <= message.mono_unit_ns <= 1_000_000_000 or max(firsts) >= MAX_TIME:
-        raise WireError("malformed", "a block with an impossible first seq or mono_ns")
-    matrix, null = planes.decode(message.planes, plane_rows(layout), rows)
-    seq, mono = _positions(message, matrix[:2])
-    if null is not None and (null[[0, 1, 3, 4]].any() or null[HEAD_ROWS + layout.width :].any()):
-        raise WireError("malformed", "a block without seq or mono_ns")
-    data, impossible = unfolded(matrix, null, layout)
-    if impossible.any():
-        column = int(np.flatnonzero(impossible.any(axis=1))[0])
-        name = layout.columns[column].name
-        raise WireError("malformed", f"{name} of {message.pack_id} holds an impossible value or is not a number")
-    limit = MAX_TIME // message.mono_unit_ns
-    if seq[0] < 0 or seq[-1] >= MAX_TIME or mono[0] < 0 or mono[-1] >= limit:  # `check`: they ascend
-        raise WireError("malformed", "seq or mono_ns runs out of range")
-    mono_ns = mono * message.mono_unit_ns
-    t_ns = mono_ns + message.t_offset_ns
-    if matrix[2:HEAD_ROWS].any():  # rarely: the clock was set, something is missing, an alarm stands
-        if np.abs(matrix[2]).max() >= MAX_TIME:
-            raise WireError("malformed", "t_ns is out of range")
-        t_ns += matrix[2]
-        _require_indices(matrix[3], len(message.qualities), "quality")
-        _require_indices(matrix[4], len(message.alarms), "alarm")
-    if null is not None:
-        t_ns[null[2]] = NO_TIME
-    return SampleBlock(
-        message.pack_id,
-        layout,
-        seq,
-        mono_ns,
-        t_ns,
-        data,
-        matrix[3],
-        matrix[4],
-        ({}, *(_quality(dict(q.reasons)) for q in message.qualities)),
-        ((), *(_alarms(tuple(a.codes)) for a in message.alarms)),
-    )
-
-
-def unfolded(matrix: Ints, null: planes.Mask | None, layout: Layout) -> tuple[Ints, planes.Mask]:
-    """(scaled integers (layout.width, n), which of them no Sample can have), of what `planes` gives; in its place."""
-    data = matrix[HEAD_ROWS : HEAD_ROWS + layout.width]
-    missing = null[HEAD_ROWS : HEAD_ROWS + layout.width] if null is not None else None
-    _unfold(matrix, layout, missing)
-    low, span = layout.limits
-    impossible = (data - low).view(np.uint64) > span
-    bits = layout.float32
-    if bits.size:
-        impossible[bits] |= data[bits] & _FLOAT32_EXPONENT == _FLOAT32_EXPONENT
-    if missing is not None:
-        impossible &= ~missing
-        np.copyto(data, NULL, where=missing)
-    return data, impossible
-
-
-def plane_rows(layout: Layout) -> int:
-    """How many rows of planes a Layout has."""
-    return HEAD_ROWS + layout.width + (1 if layout.cells >= _MEDIAN_FROM_CELLS else 0)
-
-
-def _under_head(at: slice) -> slice:
-    return slice(HEAD_ROWS + at.start, HEAD_ROWS + at.stop)
-
-
-def _positions(message: PbBlock, steps: Ints) -> Ints:
-    """seq and mono of each row from the steps, which stand as distances from the first step."""
-    steps[0, 1:] += message.seq_step
-    steps[1, 1:] += message.mono_step
-    steps[:, 0] = message.first_seq, message.first_mono
-    total: Ints = steps.cumsum(axis=1)
-    return total
-
-
-def _fold(matrix: Ints, missing: planes.Mask | None, layout: Layout) -> None:
-    """Makes columns small: a minimum becomes value - min, a maximum max - value, a cell its distance to the median."""
-    data, at = matrix[HEAD_ROWS:], layout.slices
-    for k, position in enumerate(layout.spanned):
-        low = at["spans"].start + 2 * k
-        data[low] = data[position] - data[low]
-        data[low + 1] -= data[position]
-    if layout.cells >= _MEDIAN_FROM_CELLS:
-        cells = present = data[at["cells"]]
-        if missing is not None:
-            absent = missing[at["cells"]]
-            present = np.where(absent, cells.max(axis=0), cells)
-            present[:, absent.all(axis=0)] = 0
-        median = np.partition(present, layout.cells // 2, axis=0)[layout.cells // 2]
-        matrix[-1] = median
-        cells -= median
-
-
-def _unfold(matrix: Ints, layout: Layout, missing: planes.Mask | None) -> None:
-    data, at = matrix[HEAD_ROWS:], layout.slices
-    if layout.cells >= _MEDIAN_FROM_CELLS:
-        data[at["cells"]] += matrix[-1]
-    for k, position in enumerate(layout.spanned):
-        low = at["spans"].start + 2 * k
-        base = data[position] if missing is None else np.where(missing[position], NULL, data[position])
-        data[low] = base - data[low]
-        data[low + 1] += base
-
-
-def _require_indices(column: Ints, count: int, what: str) -> None:
-    if column.min() < 0 or column.max() > count:
-        raise WireError("malformed", f"a row points to {what} {int(column.max())}, there are {count}")
-
-
-def _quality(reasons: dict[str, int]) -> dict[str, str]:
-    for key, index in reasons.items():
-        if index >= len(QUALITY_REASONS) or not QUALITY_KEY.fullmatch(key):
-            raise WireError("malformed", f"quality {key[:80]!r} with reason {index} is unknown")
-    return {key: QUALITY_REASONS[index] for key, index in reasons.items()}
-
-
-def _alarms(codes: tuple[str, ...]) -> tuple[str, ...]:
-    for code in codes:
-        if code not in ALARMS:
-            raise WireError("malformed", f"alarm {code[:80]!r} is not in the list")
-    return codes
+# --- layouts ---------------------------------------------------------------------------------------------------------
 
 
 def declared_columns(message: PbLayout) -> int:

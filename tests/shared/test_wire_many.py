@@ -10,7 +10,7 @@ from fake_batches import T0_NS, batch, block, layout, with_nulls
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared import wire, wire_many
+from shared import wire
 from shared.batch import Batch
 from shared.block import Extra, Layout
 from shared.errors import WireError
@@ -68,7 +68,7 @@ def bodies(draw: st.DrawFn) -> list[bytes]:
 @settings(max_examples=300, deadline=None)
 @given(bodies())
 def test_each_body_is_what_it_is_alone(many: list[bytes]) -> None:
-    assert [plain(one) for one in wire_many.decode_batches(many)] == [plain(alone(body)) for body in many]
+    assert [plain(one) for one in wire.decode_batches(many)] == [plain(alone(body)) for body in many]
 
 
 @pytest.mark.parametrize("field", ["first_seq", "first_mono", "mono_unit_ns", "t_offset_ns", "rows", "layout"])
@@ -81,7 +81,7 @@ def test_impossible_numbers_among_good_ones(field: str, value: int) -> None:
         value = min(value, 2**32 - 1)
     setattr(message.blocks[0], field, value)
     many = [body] * 5 + [message.SerializeToString()]
-    assert [plain(one) for one in wire_many.decode_batches(many)] == [plain(alone(body)) for body in many]
+    assert [plain(one) for one in wire.decode_batches(many)] == [plain(alone(body)) for body in many]
 
 
 def test_a_value_that_no_sample_can_have_spoils_no_other() -> None:
@@ -89,6 +89,6 @@ def test_a_value_that_no_sample_can_have_spoils_no_other() -> None:
     wrong = block("p", 1, of=LAYOUTS[1])
     wrong.rows[0] = np.int64(2**30)
     many = [*good, *[wire.encode_batch(batch("bad", wrong))] * 5]
-    found = wire_many.decode_batches(many)
+    found = wire.decode_batches(many)
     assert [isinstance(one, WireError) for one in found] == [False] * 8 + [True] * 5
     assert [plain(one) for one in found] == [plain(alone(body)) for body in many]
