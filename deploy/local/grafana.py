@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,11 @@ class Server:
     def ready_url(self) -> str:
         return f"{self.url}/api/health"
 
+    @property
+    def provisioning(self) -> Path:
+        """A copy of ours that says what is true of the database."""
+        return self.folder / "provisioning"
+
     def command(self) -> list[str]:
         found = binary()
         server = [str(found), "server"] if found.name == "grafana" else [str(found)]
@@ -56,7 +62,7 @@ class Server:
             "GF_PATHS_DATA": str(self.folder / "data"),
             "GF_PATHS_LOGS": str(self.folder / "logs"),
             "GF_PATHS_PLUGINS": str(self.folder / "plugins"),
-            "GF_PATHS_PROVISIONING": str(FOLDER / "provisioning"),
+            "GF_PATHS_PROVISIONING": str(self.provisioning),
             "GF_LOG_MODE": "console",
             "GF_LOG_LEVEL": "warn",
             "GF_SECURITY_ADMIN_PASSWORD": self.admin_password,
@@ -78,7 +84,10 @@ class Server:
         }
 
     def prepare(self) -> None:
-        """Makes the folder, and the role that reads; PacktwinError where this database's owner may not make roles."""
+        """Makes the folder, the role that reads, and the copy of the provisioning.
+
+        PacktwinError where this database's owner may not make roles.
+        """
         (self.folder / "data").mkdir(parents=True, exist_ok=True)
         statements = (FOLDER / "reader.sql").read_text(encoding="utf-8")
         try:
@@ -86,11 +95,21 @@ class Server:
                 for name, value in (("reader_name", self.reader), ("reader_password", self.reader_password)):
                     connection.execute("SELECT set_config(%s, %s, false)", [f"packtwin.{name}", value])
                 connection.execute(statements.encode())
+                has = connection.execute("SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb')")
+                self._provision(timescaledb=has.fetchone() == (True,))
         except psycopg.Error as error:
             words = str(error).splitlines()[0]
             raise PacktwinError(
                 f"its role {self.reader} could not be made ({words}); run deploy/grafana/reader.sql as a superuser"
             ) from error
+
+    def _provision(self, *, timescaledb: bool) -> None:
+        shutil.rmtree(self.provisioning, ignore_errors=True)
+        shutil.copytree(FOLDER / "provisioning", self.provisioning)
+        if not timescaledb:
+            sources = self.provisioning / "datasources" / "packtwin.yaml"
+            told = sources.read_text(encoding="utf-8")
+            sources.write_text(told.replace("timescaledb: true\n", "timescaledb: false\n"), encoding="utf-8")
 
 
 def problem() -> str | None:

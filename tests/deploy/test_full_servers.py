@@ -372,6 +372,7 @@ def test_grafana_gets_our_dashboards_and_a_role_that_only_reads(
     provisioned = "".join(file.read_text() for file in Path(told["GF_PATHS_PROVISIONING"]).rglob("*.yaml"))
     for name in (word.rstrip("\"',") for word in provisioned.split() if word.startswith("$") and "__" not in word):
         assert name[1:] in told, f"{name} of the provisioning is told"
+    assert "timescaledb: false\n" in provisioned and "timescaledb: true" not in provisioned, "a plain PostgreSQL"
     host, port = told["GRAFANA_DB_HOST"].split(":")
     with psycopg.connect(
         host=host, port=port, dbname=told["GRAFANA_DB_NAME"], user=told["GRAFANA_DB_USER"], password="reader-pw"
