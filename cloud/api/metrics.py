@@ -32,9 +32,12 @@ Statuses = Callable[[], Sequence[Mapping[str, Any]]]
 
 
 class Metrics:
-    """All counters of one API process. `statuses`: rows as `/api/battery/latest` for every pack."""
+    """All counters of one API process. `statuses`: rows as `/api/battery/latest` for every pack.
 
-    def __init__(self, statuses: Statuses, readers: Callable[[], int]) -> None:
+    writes: this process commits what is uploaded; else the ingest does, and counts the predictions.
+    """
+
+    def __init__(self, statuses: Statuses, readers: Callable[[], int], *, writes: bool) -> None:
         self.registry = CollectorRegistry()
         self.predictions: Tally[str] = Tally()
         self.uploads = Counter(
@@ -57,7 +60,7 @@ class Metrics:
             buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
         )
         Gauge("packtwin_live_readers", "Open live streams", registry=self.registry).set_function(readers)
-        self.registry.register(_Packs(statuses, self.predictions))
+        self.registry.register(_Packs(statuses, self.predictions if writes else None))
 
     def count_receipt(self, receipt: Receipt) -> None:
         """Counts what a Receipt accepts and rejects."""
@@ -77,7 +80,7 @@ class Metrics:
 class _Packs(Collector):
     """Reads the packs when Prometheus asks; without a database there are none."""
 
-    def __init__(self, statuses: Statuses, predictions: Tally[str]) -> None:
+    def __init__(self, statuses: Statuses, predictions: Tally[str] | None) -> None:
         self._statuses = statuses
         self._predictions = predictions
 
@@ -92,6 +95,8 @@ class _Packs(Collector):
                 if row[column] is not None:
                     gauge.add_metric([row["battery_id"]], row[column])
             yield gauge
+        if self._predictions is None:
+            return
         counter = CounterMetricFamily("battery_predictions", "Predictions since the start", labels=["battery_id"])
         for row in rows:
             counter.add_metric([row["battery_id"]], self._predictions[row["battery_id"]])

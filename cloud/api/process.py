@@ -43,16 +43,17 @@ def assemble(config: Config, page: Page | None = None) -> tuple[ASGIApp, Hub]:
         except ApiProblem:
             return []
 
-    metrics = Metrics(statuses, lambda: hub.readers)
+    writes = config.bus == "direct"
+    metrics = Metrics(statuses, lambda: hub.readers, writes=writes)
 
     def committed(outcomes: Sequence[Outcome]) -> None:
         metrics.count_predictions(outcomes)
         hub.publish(outcomes)
 
     bus = open_bus(config, committed)
-    if config.bus == "direct":  # then it is this process that writes; it counts Batches by their Receipts already
+    if writes:  # it counts Batches by their Receipts already
         metrics.registry.register(IngestMetrics(bus.counters, lambda: database_up(bus.healthy), leave_out=("batches",)))
-    aside = _Reading(config, hub, reader) if config.bus == "kafka" else _Writing(config)
+    aside = _Writing(config) if writes else _Reading(config, hub, reader)
     renewal = Renewal(config)
     watching = Watching(config, hub.watched_devices)
 

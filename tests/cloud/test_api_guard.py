@@ -51,8 +51,8 @@ def browse(app: ASGIApp, ask: Callable[[httpx.AsyncClient], Awaitable[None]]) ->
     asyncio.run(run())
 
 
-def app_without_database() -> ASGIApp:
-    return assemble(Config(database=Database(port=1)))[0]
+def app_without_database(bus: str = "direct") -> ASGIApp:
+    return assemble(Config(database=Database(port=1), bus=bus))[0]
 
 
 def test_foreign_hosts_and_origins_get_403_with_the_security_headers() -> None:
@@ -64,6 +64,18 @@ def test_foreign_hosts_and_origins_get_403_with_the_security_headers() -> None:
             assert answer.headers["x-content-type-options"] == "nosniff"
 
     browse(app_without_database(), ask)
+
+
+def test_predictions_are_counted_by_the_process_that_writes_them() -> None:
+    """Beside a Kafka the API told of 0 predictions for every pack, for ever."""
+    for bus, told in (("direct", True), ("kafka", False)):
+
+        async def ask(client: httpx.AsyncClient, told: bool = told) -> None:
+            text = (await client.get("/metrics")).text
+            assert ("battery_predictions_total" in text) == ("packtwin_ingest_rows_total" in text) == told
+            assert "battery_soc_percent" in text and "packtwin_ingest_records_total" in text
+
+        browse(app_without_database(bus), ask)
 
 
 def test_every_answer_has_the_security_headers() -> None:
