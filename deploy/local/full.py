@@ -97,9 +97,16 @@ def _claim(settings: Settings) -> Mapping[str, int]:
 
 
 def _brokers_wanted(settings: Settings) -> int:
-    if settings.environment.get("KAFKA_BOOTSTRAP"):
+    """One broker, or as many as the replication that is asked for; 0 where none of ours runs."""
+    if settings.environment.get("KAFKA_BOOTSTRAP") or settings.environment.get("BUS") == "direct":
         return 0
-    return BROKERS if settings.cloud.kafka.replication >= BROKERS else 1
+    replication = settings.cloud.kafka.replication
+    if replication not in (1, BROKERS):
+        raise ConfigError(
+            f"KAFKA_REPLICATION={replication}: make run starts one Kafka broker or {BROKERS}; set it to 1 or "
+            f"{BROKERS}, or KAFKA_BOOTSTRAP to a Kafka of yours"
+        )
+    return replication
 
 
 def _told(settings: Settings, at_port: Mapping[str, int], told: Mapping[str, str]) -> Settings:
@@ -155,6 +162,11 @@ def _kafka(
         paths.local / "kafka" / "brokers",
         [kafka.Ports(at_port[f"KAFKA_BOOTSTRAP {n}"], at_port[f"Kafka's controller {n}"]) for n in numbers],
     )
+    if cluster.made not in (0, len(cluster.ports)):  # a topic's copies would be where nobody is, or its brokers too few
+        raise ConfigError(
+            f"KAFKA_REPLICATION={cluster.replication} is not what the Kafka in {cluster.folder} was made with: set it "
+            f"to {cluster.made}, or remove that folder and with it what the database has not read yet"
+        )
     told |= {"BUS": "kafka", "KAFKA_BOOTSTRAP": cluster.bootstrap, "KAFKA_REPLICATION": str(cluster.replication)}
     return [_broker(cluster, broker) for broker in cluster.brokers]
 

@@ -82,6 +82,11 @@ class Cluster:
         """How often a topic's data can be kept."""
         return min(3, len(self.ports))
 
+    @property
+    def made(self) -> int:
+        """How many brokers an earlier start has made below the folder."""
+        return len(list(self.folder.glob("*/server.properties")))
+
     def prepare(self) -> None:
         """Writes every broker's properties, and formats the data of those that have none yet (2 s each).
 

@@ -109,6 +109,48 @@ def test_a_java_that_is_too_old_is_named(bare: Path, tmp_path: Path, monkeypatch
     assert kafka.problem(tmp_path / "libs") == "Kafka's jars need Maven to be fetched (apt-get install maven)"
 
 
+@pytest.fixture
+def with_kafka(monkeypatch: pytest.MonkeyPatch, bare: Path) -> None:
+    """A machine that has all that Kafka needs; nothing of it starts."""
+    java = executable(bare, "java")
+    for name, answer in (("problem", None), ("resolved", True), ("fetch", bare), ("java", java)):
+        monkeypatch.setattr(kafka, name, lambda answer=answer: answer)
+
+
+@pytest.mark.usefixtures("with_kafka")
+def test_the_replication_that_is_asked_for_says_how_many_brokers_start(tmp_path: Path) -> None:
+    alone = planned(tmp_path)
+    assert names(alone.servers) == ["kafka", "mosquitto"] and alone.settings.cloud.kafka.replication == 1
+    three = planned(tmp_path, KAFKA_REPLICATION="3")
+    brokers = three.servers[:3]
+    assert names(brokers) == ["kafka-1", "kafka-2", "kafka-3"]
+    assert [each.address for each in brokers] == three.settings.cloud.kafka.bootstrap.split(",")
+    assert len({each.address for each in brokers}) == 3 and len({str(each.command) for each in brokers}) == 3
+    assert (three.settings.cloud.bus, three.settings.cloud.kafka.replication) == ("kafka", 3)
+    assert [each.ready() for each in brokers] == [True, True, False], "only the last is waited for, with the others"
+
+
+@pytest.mark.usefixtures("with_kafka")
+@pytest.mark.parametrize("asked", ["2", "5"])
+def test_a_replication_that_make_run_cannot_give_is_one_sentence(tmp_path: Path, asked: str) -> None:
+    """It was lowered in silence to what one broker, or three, can do."""
+    with pytest.raises(ConfigError, match=f"KAFKA_REPLICATION={asked}: make run starts one Kafka broker or 3; set it"):
+        planned(tmp_path, KAFKA_REPLICATION=asked)
+    assert planned(tmp_path, KAFKA_REPLICATION=asked, BUS="direct").settings.cloud.bus == "direct"
+
+
+@pytest.mark.usefixtures("with_kafka")
+def test_a_kafka_is_not_started_with_other_brokers_than_it_was_made_with(tmp_path: Path) -> None:
+    """One broker of three takes nothing: the topics want two copies. Three of one keep no copies."""
+    made = tmp_path / ".local" / "kafka" / "brokers"
+    for node in ("1", "2", "3"):
+        (made / node).mkdir(parents=True)
+        (made / node / "server.properties").touch()
+    with pytest.raises(ConfigError, match=f"KAFKA_REPLICATION=1 is not what the Kafka in {made} was .* set it to 3"):
+        planned(tmp_path)
+    assert len(planned(tmp_path, KAFKA_REPLICATION="3").servers) == 4
+
+
 def test_a_server_of_the_users_takes_the_place_of_ours(bare: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as theirs:
         port = theirs.getsockname()[1]
