@@ -96,13 +96,17 @@ class Alertmanager:
 
     @property
     def config_file(self) -> Path:
-        """Ours, copied once: whom to tell is the user's to fill in there."""
+        """A copy of ours: whom to tell is the user's to fill in there, and from then on it is theirs."""
         return self.folder / "alertmanager.yml"
 
     def prepare(self) -> None:
+        """Writes the configuration, unless it is no longer what we wrote last."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not self.config_file.exists():
-            shutil.copyfile(FOLDER / "alertmanager.yml", self.config_file)
+        ours, last = FOLDER / "alertmanager.yml", self.folder / "alertmanager.yml.as-shipped"
+        there = self.config_file.exists()
+        if not there or (last.exists() and last.read_bytes() == self.config_file.read_bytes()):
+            shutil.copyfile(ours, self.config_file)
+            shutil.copyfile(ours, last)
 
     def command(self) -> list[str]:
         return [

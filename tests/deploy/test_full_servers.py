@@ -301,12 +301,22 @@ def test_prometheus_reads_an_api_that_wants_tls_and_a_token(tmp_path: Path) -> N
     api.server_close()
 
 
-def test_the_users_alertmanager_settings_are_kept(tmp_path: Path) -> None:
-    alarms = prometheus.Alertmanager(tmp_path, 9093)
-    alarms.prepare()
-    alarms.config_file.write_text("route: {receiver: me}\nreceivers: [{name: me}]\n")
-    alarms.prepare()
-    assert "receiver: me" in alarms.config_file.read_text()
+def test_the_users_alertmanager_settings_are_kept_and_ours_follow_what_ships(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy that nobody had touched stayed as the first start had made it, whatever shipped later."""
+    monkeypatch.setattr(prometheus, "FOLDER", tmp_path)
+    shipped = tmp_path / "alertmanager.yml"
+    alarms = prometheus.Alertmanager(tmp_path / "a", 9093)
+    for text in ("first", "second", "third"):
+        shipped.write_text(text)
+        alarms.prepare()
+        assert alarms.config_file.read_text() == text
+    alarms.config_file.write_text("the user's")
+    for text in ("fourth", "the user's", "fifth"):
+        shipped.write_text(text)
+        alarms.prepare()
+        assert alarms.config_file.read_text() == "the user's"
 
 
 @pytest.mark.slow
