@@ -27,7 +27,6 @@ from shared.wire_json import decode_batch_json, receipt_json
 
 log = logging.getLogger(__name__)
 
-CLIENT_ID: Final = "packtwin-gateway"
 UP: Final = "packtwin/v1/+/up"
 STATUS: Final = "packtwin/v1/+/status"
 _JSON: Final = "application/json"
@@ -148,9 +147,9 @@ class Gateway:
         message.link.publish(
             f"packtwin/v1/{device}/receipt",
             body,
-            correlation=message.correlation,
+            correlation_data=message.correlation,
             content_type=content_type,
-            expiry_s=_RECEIPT_EXPIRY_S,
+            message_expiry_interval=_RECEIPT_EXPIRY_S,
         )
         message.link.acknowledge(message)
 

@@ -14,7 +14,7 @@ from cloud import mqtt
 from cloud.buses import open_bus
 from cloud.config import Config
 from cloud.db.queries_wishes import Wish
-from cloud.gateway import CLIENT_ID, STATUS, UP, Gateway
+from cloud.gateway import STATUS, UP, Gateway
 from cloud.gateway_wishes import Watcher, Wishes
 from cloud.health import HealthServer
 
@@ -43,7 +43,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     bus = open_bus(config)
     wishes = Wishes(config.uplink_mode, lambda topic, body: _retain(session, topic, body))
     gateway = Gateway(bus, wishes, time.time_ns)
-    session = mqtt.Session(config.mqtt, CLIENT_ID, (UP, STATUS), gateway.take, wishes.tell_all)
+    session = mqtt.Session(config.mqtt, (UP, STATUS), gateway.take, wishes.tell_all)
 
     def learned(fleet: Wish, own: dict[str, Wish]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
