@@ -7,6 +7,7 @@ So it does not matter when a process dies, or that two believe for a moment that
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -38,6 +39,7 @@ READ_MESSAGES: Final = 2_000
 """Most messages that are read at once; Kafka's answers are bounded in bytes, too."""
 DEAF_S: Final = 4.0
 """A database that did not do anything for so long is called down."""
+_GC_OBJECTS: Final = 200_000
 _PING_S: Final = 1.0
 _PAUSE_S: Final = 0.5
 _EARLIER_S: Final = 1.0
@@ -245,4 +247,7 @@ async def _until_signal(consume: Consume) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    # What ten thousand Batches are made of makes no cycles; looking for some took a fifth of the time.
+    gc.freeze()
+    gc.set_threshold(_GC_OBJECTS)
     await consume.run(stop)

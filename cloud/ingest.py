@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,7 @@ _DETAIL_CHARS: Final = 200
 _TRIES: Final = 3
 
 _Part = tuple[Origin, SampleBlock]
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,8 @@ class _Sorted:
             self.refused.setdefault(reason, []).append(seqs)
 
     def refused_spans(self) -> list[tuple[int, int, str]]:
+        if not self.refused:
+            return []
         found = [(*s, reason) for reason, parts in self.refused.items() for s in ranges(np.sort(np.concatenate(parts)))]
         return sorted(found)
 
@@ -313,13 +316,17 @@ def _outcome(one: _Sorted, t_ns: int) -> Outcome:
         boot=one.batch.boot,
         receipt=_receipt(one.seqs, refused, t_ns) if refused else Receipt(accepted=tuple(one.spans), t_ns=t_ns),
         blocks=tuple(block for _, block in one.parts),
-        estimates=tuple(record for *_, record in one.singles if isinstance(record, Estimate)),
-        events=tuple(record for *_, record in one.singles if isinstance(record, Event)),
-        sessions=tuple(record for *_, record in one.singles if isinstance(record, Session)),
+        estimates=_records(one, Estimate),
+        events=_records(one, Event),
+        sessions=_records(one, Session),
         written=one.seqs.size - duplicates - rejected,
         duplicates=duplicates,
         rejected=rejected,
     )
+
+
+def _records(one: _Sorted, kind: type[R]) -> tuple[R, ...]:
+    return tuple(record for *_, record in one.singles if isinstance(record, kind)) if one.singles else ()
 
 
 def _receipt(seqs: Ints, refused: Sequence[tuple[int, int, str]], t_ns: int) -> Receipt:
@@ -340,6 +347,8 @@ def _times(batches: Iterable[Batch]) -> Ints:
 
 def _by_time(parts: Sequence[_Part]) -> tuple[list[_Part], list[_Part]]:
     """(the samples that have a time, those that have none)."""
+    if not any(NO_TIME in block.t_ns for _, block in parts):  # most of the time
+        return list(parts), []
     dated, undated = [], []
     for origin, block in parts:
         timeless = block.t_ns == NO_TIME

@@ -193,9 +193,9 @@ def _encode_group(rows: Rows, bounds_us: tuple[int, int] | None) -> Iterator[byt
 
 
 def _encode_piece(rows: Rows, bounds_us: tuple[int, int] | None) -> bytes | memoryview:
-    scalars, arrays = _scalars(rows), arrays_of(rows.layout)
     null = rows.rows == NULL
     complete = not null.any()
+    scalars, arrays = _scalars(rows, complete), arrays_of(rows.layout)
     missing = {} if complete else {name: np.isnan(column) for name, column in scalars.items()}
     balancing, unbalanced = _balancing(rows)
     # A piece has either one shape, or the slots of what is absent in some rows only are squeezed out at the end.
@@ -223,7 +223,9 @@ def _encode_piece(rows: Rows, bounds_us: tuple[int, int] | None) -> bytes | memo
             is_whole = not complete and (name in _FLAGS or name == "state")
             record[name] = np.where(missing[name], 0, column) if is_whole else column
     for name, (at, oid) in arrays.items():
-        record[name]["value"] = (rows.rows[at] if oid == _INT2_OID else rows.layout.floats(rows.rows[at], at)).T
+        record[name]["value"] = (
+            rows.rows[at] if oid == _INT2_OID else rows.layout.floats(rows.rows[at], at, complete=complete)
+        ).T
     if balancing is not None and "balancing" in shape.dtype.fields:  # type: ignore[operator]
         record["balancing"] = balancing
     some = {name: mask for name, mask in missing.items() if name not in absent and mask.any()}
@@ -251,28 +253,38 @@ def _squeezed(record: Any, some: dict[str, npt.NDArray[np.bool_]], holes: dict[s
     return record.view(np.uint8)[kept.view(np.bool_)].tobytes()  # type: ignore[no-any-return]
 
 
-def _scalars(rows: Rows) -> dict[str, Floats]:
-    """Every nullable scalar column that the layout can fill, NaN = None; with the lowest and highest of the arrays."""
+def _scalars(rows: Rows, complete: bool) -> dict[str, Floats]:
+    """Every nullable scalar column that the layout can fill, NaN = None; with the lowest and highest of the arrays.
+
+    complete: there is no NULL.
+    """
     layout = rows.layout
     plain = slice(0, layout.slices["spans"].stop)
-    found = dict(zip((c.name for c in layout.columns[plain]), layout.floats(rows.rows[plain], plain), strict=True))
+    found = dict(
+        zip(
+            (c.name for c in layout.columns[plain]),
+            layout.floats(rows.rows[plain], plain, complete=complete),
+            strict=True,
+        )
+    )
     for group, names in _EXTREMES.items():
         at = layout.slices[group]
         if at.start < at.stop:
             values = rows.rows[at]
-            null = values == NULL
-            some = null.any()
-            low = (np.where(null, INT_MAX, values) if some else values).min(axis=0)
-            low[low == INT_MAX] = NULL
+            if complete:
+                low = values.min(axis=0)
+            else:
+                low = np.where(values == NULL, INT_MAX, values).min(axis=0)
+                low[low == INT_MAX] = NULL
             first = slice(at.start, at.start + 1)  # all of a group have one resolution
             for name, extreme in zip(names, (low, values.max(axis=0)), strict=True):
-                found[name] = layout.floats(extreme.reshape(1, -1), first)[0]
+                found[name] = layout.floats(extreme.reshape(1, -1), first, complete=complete)[0]
     return found
 
 
 def readings(rows: Rows, names: Iterable[str]) -> dict[str, Floats]:
     """These scalar columns of the rows (also `cell_min_v` and its like); NaN = None."""
-    found = _scalars(rows)
+    found = _scalars(rows, complete=False)
     return {name: found[name] if name in found else np.full(rows.seq.size, np.nan) for name in names}
 
 

@@ -81,7 +81,9 @@ def check(batch: Batch) -> Batch:
         raise WireError("malformed", "boot is not a 64-bit number")
     for block in batch.blocks:
         _require_id("pack_id", block.pack_id)
-        if (block.seq[1:] <= block.seq[:-1]).any() or (block.mono_ns[1:] < block.mono_ns[:-1]).any():
+        if len(block) > 1 and (
+            (block.seq[1:] <= block.seq[:-1]).any() or (block.mono_ns[1:] < block.mono_ns[:-1]).any()
+        ):
             raise WireError("malformed", f"seq or mono_ns does not ascend in the block of {block.pack_id}")
     for record in batch.singles():
         require_possible(record)

@@ -145,15 +145,19 @@ class Layout:
         divisor = np.array([10.0**step.exponent for step in steps], np.float64).reshape(-1, 1)
         return mantissa, divisor
 
-    def floats(self, rows: Ints, at: slice = slice(None)) -> Floats:
-        """The values of scaled integers (width, n) of the columns `at` as float64, correctly rounded; NaN for NULL."""
+    def floats(self, rows: Ints, at: slice = slice(None), *, complete: bool = False) -> Floats:
+        """The values of scaled integers (width, n) of the columns `at` as float64, correctly rounded; NaN for NULL.
+
+        complete: it is known that there is no NULL.
+        """
         mantissa, divisor = self._scale
         values = rows * mantissa[at]
         values /= divisor[at]
         bits = np.flatnonzero(mantissa[at, 0] == 0)
         if bits.size:
             values[bits] = rows[bits].astype(np.int32).view(np.float32)
-        values[rows == NULL] = np.nan
+        if not complete:
+            values[rows == NULL] = np.nan
         return values
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from google.protobuf.message import DecodeError
 
@@ -34,6 +34,7 @@ from shared.wire_pb2 import Layout as PbLayout
 from shared.wire_pb2 import Receipt as PbReceipt
 
 Decoded = Batch | WireError
+R = TypeVar("R")
 
 _LEAST_COLUMNS: Final = 8
 
@@ -126,13 +127,13 @@ def _batch(message: PbBatch, read: Sequence[SampleBlock | WireError]) -> Decoded
                 device=message.device,
                 boot=message.boot,
                 blocks=tuple(blocks),
-                estimates=tuple(Estimate(**_record(pb, _ESTIMATE)) for pb in message.estimates),
-                events=tuple(Event(**_record(pb, _EVENT)) for pb in message.events),
-                reports=tuple(Report(**_record(pb, _REPORT)) for pb in message.reports),
+                estimates=_records(message.estimates, Estimate, _ESTIMATE),
+                events=_records(message.events, Event, _EVENT),
+                reports=_records(message.reports, Report, _REPORT),
                 gaps=tuple(
                     Gap(**_record(pb, _GAP), stored=tuple((r.first, r.last) for r in pb.stored)) for pb in message.gaps
                 ),
-                sessions=tuple(Session(**_record(pb, _SESSION)) for pb in message.sessions),
+                sessions=_records(message.sessions, Session, _SESSION),
             )
         )
     except WireError as error:
@@ -262,6 +263,10 @@ def _put_record(message: Any, record: Any, names: Iterable[str]) -> None:
             getattr(message, name).update(value)
         elif value is not None:
             setattr(message, name, value)
+
+
+def _records(messages: Sequence[Any], kind: type[R], names: Iterable[str]) -> tuple[R, ...]:
+    return tuple(kind(**_record(message, names)) for message in messages) if messages else ()
 
 
 def _record(message: Any, names: Iterable[str]) -> dict[str, Any]:
