@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,3 +78,10 @@ def references(value: Any) -> dict[str, str]:
         if each["name"] is not None:
             found[each["name"]] = each["how"] or ""
     return found
+
+
+def mounts(service: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """(what, where) of each volume."""
+    for volume in service.get("volumes", []):
+        what, where, *_ = volume.split(":")
+        yield what, where

@@ -1,12 +1,14 @@
-"""What tests of the supervisor share."""
+"""What tests of the supervisor share, and those of the containers."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
 
+import composed
 import pytest
 import supervisor
+from composed import Composed
 
 
 @pytest.fixture(autouse=True)
@@ -16,3 +18,9 @@ def signals() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Composed:
+    """deploy/compose with settings of its own."""
+    return composed.read(tmp_path_factory.mktemp("compose"))
