@@ -88,8 +88,6 @@ class _Sorted:
             self.refused.setdefault(reason, []).append(seqs)
 
     def refused_spans(self) -> list[tuple[int, int, str]]:
-        if not self.refused:
-            return []
         found = [(*s, reason) for reason, parts in self.refused.items() for s in ranges(np.sort(np.concatenate(parts)))]
         return sorted(found)
 
@@ -326,7 +324,7 @@ def _outcome(one: _Sorted, t_ns: int) -> Outcome:
 
 
 def _records(one: _Sorted, kind: type[R]) -> tuple[R, ...]:
-    return tuple(record for *_, record in one.singles if isinstance(record, kind)) if one.singles else ()
+    return tuple(record for *_, record in one.singles if isinstance(record, kind))
 
 
 def _receipt(seqs: Ints, refused: Sequence[tuple[int, int, str]], t_ns: int) -> Receipt:
@@ -347,8 +345,6 @@ def _times(batches: Iterable[Batch]) -> Ints:
 
 def _by_time(parts: Sequence[_Part]) -> tuple[list[_Part], list[_Part]]:
     """(the samples that have a time, those that have none)."""
-    if not any(NO_TIME in block.t_ns for _, block in parts):  # most of the time
-        return list(parts), []
     dated, undated = [], []
     for origin, block in parts:
         timeless = block.t_ns == NO_TIME

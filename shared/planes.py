@@ -97,14 +97,10 @@ def most_bytes(columns: int, rows: int) -> int:
     return min(columns * (1 + -(-rows // 8) + rows * _WIDTHS[-1]), MAX_BYTES)
 
 
-def decode(data: bytes, columns: int, rows: int) -> tuple[Ints, Mask | None]:
-    """(values, null) as given to `encode`; null cells hold the value before them. WireError on anything else."""
-    values, null = decode_many([decompress(data, most_bytes(columns, rows))], columns, rows)
-    return values[0], None if null is None else null[0]
-
-
 def decode_many(raws: Sequence[bytes], columns: int, rows: int) -> tuple[Ints, Mask | None]:
-    """As `decode`, of n decompressed matrices of one shape: (n, columns, rows) each. WireError if one is none.
+    """(values, null) as given to `encode`, of n decompressed matrices of one shape: (n, columns, rows) each.
+
+    Null cells hold the value before them. WireError if one is no such matrix.
 
     A matrix alone costs some forty calls of numpy on little arrays; so many at once cost no more.
     """
