@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: setup run status logs stop psql cloud vcan replay-i3 retrain champion test test-all check bench bench-models smoke lock clean help
+.PHONY: setup run status logs stop psql cloud vcan replay-i3 retrain champion test test-all fuzz check bench bench-models smoke lock clean help
 
 PY := .venv/bin/python
 RUN := $(PY) deploy/local/run.py
@@ -59,6 +59,9 @@ test-all: $(STAMPS)/dev $(PAGE) ## every test there is, also slow ones, browser 
 	@sh deploy/local/chromium
 	@$(PY) -m pytest -q -n auto --dist worksteal -m "not ($(ALONE))" $(ARGS)
 	@$(PY) -m pytest -q -m "$(ALONE)" $(ARGS)
+
+fuzz: $(STAMPS)/dev ## a million wrong frames for each decoder of a BMS (long); WRITE=1: the result into docs/reference/fuzz.md
+	@$(PY) tests/bms_fuzz.py $(if $(WRITE),--write docs/reference/fuzz.md) $(ARGS)
 
 check: $(STAMPS)/dev $(PAGE) ## ruff, mypy strict, import-linter, tsc
 	@$(PY) -m ruff check .

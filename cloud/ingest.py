@@ -25,7 +25,7 @@ from shared.alerts import END_OF_LIFE
 from shared.batch import Batch, ranges
 from shared.block import NO_TIME, Ints, Layout, SampleBlock
 from shared.errors import PacktwinError
-from shared.records import Estimate, Event, Receipt, Rejected, Session, Single
+from shared.records import Capture, Estimate, Event, Receipt, Rejected, Session, Single
 
 log = logging.getLogger(__name__)
 
@@ -243,8 +243,8 @@ class Ingest:
         for record in one.batch.singles():
             if one.repeated and inside(np.array([record.seq]), one.repeated)[0]:
                 continue
-            pack_key, reason = None, None
-            if isinstance(record, Estimate | Event | Session):  # a Gap or a Report speaks of the device, at any time
+            pack_key, reason = None, None  # a Gap or a Report speaks of the device, at any time
+            if isinstance(record, Estimate | Event | Session | Capture):
                 reason = self._refusal(record.pack_id, one.device_key) or _time_refusal(record, window)
                 pack_key = self._packs[record.pack_id][0] if reason is None else None
             if reason:
@@ -366,7 +366,7 @@ def _in_time(one: _Sorted, block: SampleBlock, window: _Window) -> SampleBlock:
     return _chosen(block, ~(old | future))
 
 
-def _time_refusal(record: Estimate | Event | Session, window: _Window) -> str | None:
+def _time_refusal(record: Estimate | Event | Session | Capture, window: _Window) -> str | None:
     """Why its time is not taken. Sessions and ends of life are the whole life of a pack: never too old."""
     reason = window.reason(record.t_ns)
     lasting = isinstance(record, Session) or (isinstance(record, Event) and record.code == END_OF_LIFE)
@@ -382,6 +382,7 @@ def _pack_ids(batch: Batch) -> set[str]:
     ids.update(estimate.pack_id for estimate in batch.estimates)
     ids.update(event.pack_id for event in batch.events)
     ids.update(session.pack_id for session in batch.sessions)
+    ids.update(capture.pack_id for capture in batch.captures)
     return ids
 
 

@@ -7,7 +7,10 @@ import os
 import sys
 from typing import NoReturn
 
+from edge.capture.command import add_capture
 from edge.commands import add_replay, add_run, add_status
+from edge.decode_command import add_decode
+from edge.doctor.command import add_doctor
 from edge.model_command import add_model
 from shared.errors import ConfigError, PacktwinError
 
@@ -23,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command. Returns 0, 2 for bad usage or configuration, 1 when the work failed."""
     parser = _Parser(prog="python -m edge", description="The agent that reads batteries and keeps every sample safe.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (add_run, add_status, add_replay, add_model):
+    for add in (add_run, add_status, add_decode, add_doctor, add_replay, add_capture, add_model):
         add(commands)
     try:
         args = parser.parse_args(argv)

@@ -1,52 +1,56 @@
 """The agent: one process that reads every bus, puts a Sample per pack into the outbox, and sends what is there.
 
-Tasks: one per source (read tick 0.1 s), one that measures, one that flushes. The uplink, the updates and the estimates
-block while they wait for an answer, so each has a thread of its own that nothing else waits for.
+Tasks: one per source (read tick 0.1 s), one that measures, one that flushes. The uplink, the updates, the estimates and
+a source that is being opened block while they wait for an answer, so each has a thread of its own that nothing else
+waits for; what is stored has one, too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
+import ctypes
+import gc
 import logging
 import os
+import secrets
 import signal
 import threading
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from edge.capture.courier import Courier
 from edge.clock import Clock, kernel_boot_id
 from edge.config import Config
-from edge.dbc import Dbc
 from edge.lane import Lane
-from edge.mapping import Mapping, load_mapping
+from edge.lanes import build_lanes, build_recorder
 from edge.metrics import serve_metrics
 from edge.models import Models
-from edge.outbox import Measured, Outbox, OutboxError
+from edge.outbox.box import Outbox
+from edge.outbox.records import Measured
 from edge.packs import Packs
 from edge.page.server import serve_page
-from edge.sources.can import SourceError, source_of
-from edge.status import RUNNING_FILE, agent_status
+from edge.page.wishes import Wishes
+from edge.sources.source import READ_TICK_S, SourceError
+from edge.status import RUNNING_FILE, agent_status, note_running
+from edge.threads import Storing, in_daemon
 from edge.transport import transport_of
 from edge.uplink import Uplink, UplinkSettings
 from edge.watchdog import Pulse, Systemd, keep_told
-from shared.errors import ConfigError
 
 if TYPE_CHECKING:
     from edge.readable import Readable
 
 log = logging.getLogger(__name__)
 
-TICK_S: Final = 0.1
 _FLUSH_CHECK_S: Final = 1.0
+_RECORD_S: Final = 0.5
 _FIRST_RETRY_S: Final = 0.5
 _LONGEST_RETRY_S: Final = 2.0
-_STOP_S: Final = 3.0
+_LET_GO_S: Final = 0.2  # for a source that is being opened when the agent ends; then it is closed under it
 _SILENT_S: Final = {"flush": 90.0, "uplink": 120.0}  # a slow disk or network takes its time, but not for ever
 _SOURCE_SILENT_S: Final = 60.0
+_OPEN_S: Final = 55.0  # then an `open` that has not returned is told; less than what counts as stuck
 _MEASURE_SILENT_S: Final = 60.0  # beside sample_s
 _WAIT_SLICE_S: Final = 10.0
 _MS_NS: Final = 1_000_000
@@ -58,8 +62,8 @@ class Agent:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.lanes = build_lanes(config)
         self.clock = Clock(config.clock)
+        self.lanes = build_lanes(config, self.clock.offset_ns)
         transport = transport_of(config.uplink, config.device)
         with contextlib.ExitStack() as opened:
             if transport is not None:
@@ -74,20 +78,27 @@ class Agent:
                 kernel_boot_id=kernel_boot_id(),
             )
             opened.callback(self.outbox.close)
+            self.storing = Storing()
+            opened.callback(self.storing.close)
             self.packs = Packs(config, self.lanes, self.outbox)
             opened.callback(self.packs.store.close)
             self.models = Models(config, self.lanes, self.clock, self.outbox)
             opened.callback(self.models.close)
+            self.recorder = build_recorder(config, self.lanes, self.clock, self.outbox)
+            if self.recorder is not None:
+                opened.callback(self.recorder.close)
             self._opened = opened.pop_all()
         settings = UplinkSettings(mode=config.uplink.mode)
         self.uplink = Uplink(self.outbox, transport, self.clock, settings) if transport else None
+        self.courier = Courier(self.recorder.store, self.outbox, self.clock) if self.recorder and transport else None
         self.readable = _readable(config, self.lanes)
         self.started_ns = self.clock.mono_ns()
         self.pulse = Pulse(self._patience_s(), self.started_ns)
-        self.store_problem: str | None = None
 
     def close(self) -> None:
-        """Writes what is pending to flash and lets go of all files."""
+        """Lets go of all sources, writes what is pending to flash and lets go of all files."""
+        for lane in self.lanes:
+            lane.intake.close()
         self._opened.close()
 
     def status(self) -> dict[str, Any]:
@@ -101,12 +112,14 @@ class Agent:
             tasks.append(group.create_task(self._measure(), name="measure"))
             tasks.append(group.create_task(self._flush(), name="flush"))
             tasks.append(group.create_task(keep_told(self.pulse, Systemd(), self.clock.mono_ns), name="watchdog"))
-            tasks.append(group.create_task(_in_daemon("estimates", self.models.estimate), name="estimates"))
-            tasks.append(group.create_task(_in_daemon("updates", self._update), name="updates"))
+            tasks.append(group.create_task(in_daemon("estimates", self.models.estimate), name="estimates"))
+            tasks.append(group.create_task(in_daemon("updates", self._update), name="updates"))
             if self.uplink is not None:
-                tasks.append(group.create_task(_in_daemon("uplink", self._send), name="uplink"))
+                tasks.append(group.create_task(in_daemon("uplink", self._send), name="uplink"))
+            if self.recorder is not None:
+                tasks.append(group.create_task(in_daemon("recorder", self._record), name="recorder"))
             if self.readable is not None:
-                tasks.append(group.create_task(_in_daemon("readable", self._mirror), name="readable"))
+                tasks.append(group.create_task(in_daemon("readable", self._mirror), name="readable"))
             await stop.wait()
             self.models.stop()
             for task in tasks:
@@ -115,26 +128,40 @@ class Agent:
     async def _follow(self, lane: Lane) -> None:
         """Keeps one source open and reads it each tick; a bus that is gone is tried again and disturbs no other."""
         retry_s = _FIRST_RETRY_S
+        part = _source_part(lane)
+        told: tuple[str, ...] = ()
         while True:
             try:
-                await asyncio.to_thread(lane.source.open)
+                await self._open(lane)
                 while True:
-                    await _next_tick()
+                    await _next_tick(lane.intake.tick_s)
                     lane.tick(self.clock.mono_ns())
-                    self._beat(_source_part(lane))
+                    told = _tell(lane, told)
+                    self._beat(part)
                     if lane.problem is not None:
                         log.info("reading %s from %s", lane.config.pack_id, lane.config.channel)
                         lane.problem = None
                         retry_s = _FIRST_RETRY_S
             except SourceError as error:
-                lane.source.close()
-                self._beat(_source_part(lane))
-                if lane.problem != str(error):
-                    log.warning("no frames of %s: %s; trying again", lane.config.pack_id, error)
-                lane.problem = str(error)
+                lane.intake.close()
+                self._beat(part)
+                _tell_problem(lane, str(error))
                 lane.retries += 1
                 await asyncio.sleep(retry_s)
                 retry_s = min(2 * retry_s, _LONGEST_RETRY_S)
+
+    async def _open(self, lane: Lane) -> None:
+        """Opens a source beside the loop. One that never returns is told and left to it: another would hang beside it.
+
+        Nor is it a reason to start the agent anew, which would take the other packs with it.
+        """
+
+        def waits() -> None:
+            self._beat(_source_part(lane))
+            _tell_problem(lane, f"{lane.config.channel} does not open and says nothing: look after what is behind it")
+
+        opening = f"open {lane.config.pack_id}"
+        await in_daemon(opening, lambda _: lane.intake.open(), _LET_GO_S, each_s=_OPEN_S, waits=waits)
 
     async def _measure(self) -> None:
         """Takes one Sample of every pack each sample_s and puts them into the outbox, all or none."""
@@ -147,13 +174,16 @@ class Agent:
             await asyncio.sleep((due_ns - now_ns) / _SECOND_NS)
             mono_ns, t_ns = self._now_ms()
             samples = [sample for lane in self.lanes if (sample := lane.sample(mono_ns, t_ns)) is not None]
-            await self._store(partial(self._keep, samples, mono_ns, t_ns))
+            lossy = {lane.config.pack_id for lane in self.lanes if lane.is_lossy}
+            is_stored = await self.storing.run(partial(self._keep, samples, lossy, mono_ns, t_ns))
+            for lane in self.lanes:
+                lane.intake.settle(is_stored=is_stored)
             self._beat("measure")
 
-    def _keep(self, samples: list[Measured], mono_ns: int, t_ns: int | None) -> None:
+    def _keep(self, samples: list[Measured], lossy: set[str], mono_ns: int, t_ns: int | None) -> None:
         """Measures and stores the Samples; now and then also leaves the questions for the model."""
         try:
-            self.packs.keep(samples)
+            self.packs.keep(samples, lossy)
         finally:
             if self.models.estimator.due(mono_ns):
                 self.models.estimator.offer(self.packs.questions(mono_ns, t_ns))
@@ -162,22 +192,15 @@ class Agent:
         """Lets the outbox and the packs' history write to flash what has waited too long."""
         while True:
             await asyncio.sleep(_FLUSH_CHECK_S)
-            await self._store(lambda: self.outbox.flush(self.clock.mono_ns()))
-            await asyncio.to_thread(self.packs.store.flush, self.clock.mono_ns())
+            await self.storing.run(self._flush_both)
             self._beat("flush")
 
-    async def _store(self, work: Callable[[], object]) -> None:
-        """Runs work on the outbox in a thread; what it cannot store it has counted, here it is said once."""
+    def _flush_both(self) -> None:
+        now_ns = self.clock.mono_ns()
         try:
-            await asyncio.to_thread(work)
-        except OutboxError as error:
-            if self.store_problem is None:
-                log.error("the outbox cannot store: %s", error)
-            self.store_problem = str(error)
-        else:
-            if self.store_problem is not None:
-                log.info("the outbox stores again")
-            self.store_problem = None
+            self.outbox.flush(now_ns)
+        finally:
+            self.packs.store.flush(now_ns)
 
     def _send(self, stopping: threading.Event) -> None:
         assert self.uplink is not None
@@ -185,6 +208,13 @@ class Agent:
         while not stopping.wait(min(wait_s, _WAIT_SLICE_S)):
             self._beat("uplink")
             wait_s = max(wait_s - _WAIT_SLICE_S, 0.0) or self.uplink.step(self.clock.mono_ns()).wait_s
+
+    def _record(self, stopping: threading.Event) -> None:
+        assert self.recorder is not None
+        while not stopping.wait(_RECORD_S):
+            self.recorder.step()
+            if self.courier is not None and self.uplink is not None:
+                self.courier.step(is_idle=self.uplink.state.connected and self.uplink.state.problem is None)
 
     def _mirror(self, stopping: threading.Event) -> None:
         assert self.readable is not None
@@ -216,31 +246,17 @@ def _source_part(lane: Lane) -> str:
     return f"source {lane.config.pack_id}"
 
 
-def build_lanes(config: Config) -> list[Lane]:
-    """One lane per [[source]]; each mapping and each DBC is read once."""
-    mappings: dict[Path, Mapping] = {}
-    databases: dict[Path, Dbc] = {}
-    lanes = []
-    for source in config.sources:
-        if source.mapping_path not in mappings:
-            mappings[source.mapping_path] = load_mapping(source.mapping_path)
-        mapping = mappings[source.mapping_path]
-        if mapping.dbc is None:
-            raise ConfigError(f'{mapping.path}: [csv] is for replay, a CAN bus needs dbc = "FILE"')
-        if mapping.dbc not in databases:
-            databases[mapping.dbc] = Dbc(mapping.dbc)
-        lanes.append(Lane(source, source_of(source), mapping, databases[mapping.dbc], config.sample_s))
-    return lanes
-
-
 def run_agent(config: Config) -> int:
     """Runs the agent until SIGTERM or SIGINT; 0 when it ended as asked."""
     agent = Agent(config)
+    _give_back()
     running = (config.outbox.hot_dir or config.outbox.cold_dir) / RUNNING_FILE
     try:
-        with serve_page(config.page, agent.status) as page, serve_metrics(config.metrics, agent.status):
+        key = secrets.token_hex(16)
+        page_server = serve_page(config.page, agent.status, Wishes(agent.recorder, key))
+        with page_server as page, serve_metrics(config.metrics, agent.status):
             with contextlib.suppress(OSError):  # a full disk: `edge status` then reads the files instead
-                running.write_text(json.dumps({"pid": os.getpid(), "page": page}))
+                note_running(running, {"pid": os.getpid(), "page": page, "key": key})
             log.info("agent of %s runs: page %s, boot %016x", config.device, page, agent.outbox.boot)
             asyncio.run(_until_signal(agent))
     finally:
@@ -248,6 +264,14 @@ def run_agent(config: Config) -> int:
         agent.close()
     log.info("stopped; what is not acknowledged stays in the outbox")
     return 0
+
+
+def _give_back() -> None:
+    """Lets the system have the memory that reading the files took, and the collector pass over what stays for good."""
+    gc.collect()
+    gc.freeze()
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 async def _until_signal(agent: Agent) -> None:
@@ -266,34 +290,22 @@ def _readable(config: Config, lanes: list[Lane]) -> Readable | None:
     return Readable(config.readable, config.device, lanes)
 
 
-async def _next_tick() -> None:
-    """Sleeps to the next tick; all sources wake at once, which costs the CPU one wake-up."""
-    await asyncio.sleep(TICK_S - asyncio.get_running_loop().time() % TICK_S)
+def _tell_problem(lane: Lane, problem: str) -> None:
+    """Why the source cannot be read now; in the log once."""
+    if lane.problem != problem:
+        log.warning("no frames of %s: %s; trying again", lane.config.pack_id, problem)
+    lane.problem = problem
 
 
-async def _in_daemon(name: str, work: Callable[[threading.Event], None]) -> None:
-    """Runs blocking `work` in a daemon thread until cancelled; then its event is set and it has `_STOP_S` to end."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
-    stopping = threading.Event()
+def _tell(lane: Lane, told: tuple[str, ...]) -> tuple[str, ...]:
+    """Writes those of the source's notes to the log that are new since `told`; returns all that stand."""
+    notes = lane.intake.notes
+    for note in notes:
+        if note not in told:
+            log.warning("%s: %s", lane.config.pack_id, note)
+    return notes
 
-    def finish(error: BaseException | None) -> None:
-        if not done.done():
-            done.set_result(None) if error is None else done.set_exception(error)
 
-    def body() -> None:
-        error: BaseException | None = None
-        try:
-            work(stopping)
-        except BaseException as raised:
-            error = raised
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(finish, error)
-
-    threading.Thread(target=body, name=name, daemon=True).start()
-    try:
-        await asyncio.shield(done)
-    except asyncio.CancelledError:
-        stopping.set()
-        await asyncio.wait([done], timeout=_STOP_S)
-        raise
+async def _next_tick(tick_s: float = READ_TICK_S) -> None:
+    """Sleeps to the next tick; sources of one pace wake at once, which costs the CPU one wake-up."""
+    await asyncio.sleep(tick_s - asyncio.get_running_loop().time() % tick_s)

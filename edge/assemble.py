@@ -2,17 +2,19 @@
 
 A Sample carries the newest value of each field, and the least and greatest of current and pack voltage over all frames
 since the one before. What is too old is None with `stale`, what never came `absent`: the last value is never repeated.
+What cannot be is None too (`edge/plausible`): `implausible`, or `stuck` where the BMS repeats itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from edge.decode import Fields
 from edge.mapping import ALARM, EXTRA
 from edge.mapping import Mapping as FieldMapping
-from edge.outbox_records import Measured
+from edge.outbox.records import Measured
+from edge.plausible.judge import STUCK, Judge
 from shared.block import Layout, block_of, pack_row
 from shared.fields import BALANCING, BALANCING_WORD_BITS, BY_NAME, CELL_V, SPANNED, STATES, TEMP_C
 from shared.records import Sample
@@ -42,28 +44,50 @@ class Assembler:
         self._spans: dict[str, tuple[float, float]] = {}
         self._begun_ns: dict[str, int] = {}
         self._spanned = [name for name in SPANNED if name in self._scalars]
+        self._judge = Judge(mapping, self._max_age_ns, int(sample_s * _SECOND_NS))
+        self._is_stuck = False
+        self._whole: set[str] = set()  # arrays of which every position was seen
+        self._silent_ns: dict[str, int] = {}  # when all of an array had become stale
         self.heard = False
 
-    def feed(self, fields: Iterable[Fields]) -> None:
-        """Takes in what frames said, oldest first."""
-        newest, spans = self._newest, self._spans
-        for said in fields:
-            self.heard = True
-            t_ns = said.t_ns
-            for name, value in said.values.items():
-                newest[name] = (value, t_ns, None)
-            for name, reason in said.reasons.items():
-                newest[name] = (None, t_ns, reason)
-            for name in self._spanned:
-                got = said.values.get(name)
-                if got is not None:
-                    lo, hi = spans.get(name, (got, got))
-                    spans[name] = (min(lo, got), max(hi, got))
+    def snapshot(self) -> dict[str, Any]:
+        """All that the next Samples depend on, as a copy that JSON can hold; `restore` takes it back."""
+        return {
+            "heard": self.heard,
+            "newest": dict(self._newest),
+            "spans": dict(self._spans),
+            "begun_ns": dict(self._begun_ns),
+            "whole": sorted(self._whole),
+            "silent_ns": dict(self._silent_ns),
+            "judge": self._judge.state,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a `snapshot`, also one that has been JSON. KeyError, TypeError, ValueError: it is none."""
+        self.heard = bool(state["heard"])
+        self._newest = {name: (value, int(t_ns), reason) for name, (value, t_ns, reason) in state["newest"].items()}
+        self._spans = {name: (lo, hi) for name, (lo, hi) in state["spans"].items()}
+        self._begun_ns = {name: int(t_ns) for name, t_ns in state["begun_ns"].items()}
+        self._whole = set(state.get("whole", ()))
+        self._silent_ns = dict(state.get("silent_ns", {}))
+        self._judge.restore(state.get("judge", {}))
+
+    def feed(self, fields: Fields) -> None:
+        """Takes in what the frames of a tick said, those of older ticks first."""
+        self.heard = self.heard or fields.heard
+        self._newest.update(fields.newest)
+        self._judge.feed(fields)
+        for name, (lo, hi) in fields.spans.items():
+            least, greatest = self._spans.get(name, (lo, hi))
+            self._spans[name] = (min(least, lo), max(greatest, hi))
 
     def sample(self, mono_ns: int, t_ns: int | None) -> Measured:
         """The Sample that ends at `mono_ns` (UTC `t_ns`), rounded to its layout; starts the next one."""
         quality: dict[str, str] = {}
+        self._is_stuck = self._judge.is_stuck(mono_ns, self._newest, self._spans)
         values = {name: self._value(name, mono_ns, quality) for name in self._scalars}
+        cells = self._array(CELL_V.name, mono_ns, quality)
+        cells = self._judge.doubt(mono_ns, values, cells, self._newest, self._spans, quality)
         known: dict[str, Any] = {name: _typed(name, value) for name, value in values.items()}
         for name in self._spanned:
             newest = values[name]
@@ -76,7 +100,7 @@ class Assembler:
             seq=0,
             mono_ns=mono_ns,
             t_ns=t_ns,
-            cell_v=self._array(CELL_V.name, mono_ns, quality),
+            cell_v=cells,
             temp_c=self._array(TEMP_C.name, mono_ns, quality),
             balancing=self._bits(mono_ns, quality),
             extra={name[len(EXTRA) :]: self._value(name, mono_ns, quality) for name in self._extras},
@@ -99,23 +123,41 @@ class Assembler:
         value, seen_ns, reason = self._newest.get(name, (None, mono_ns, "absent"))
         if mono_ns - seen_ns > self._max_age_ns[name]:
             value, reason = None, "stale"
+        elif self._is_stuck and reason is None:
+            value, reason = None, STUCK
         if reason is not None:
             quality[name] = reason
         return value
 
     def _array(self, name: str, mono_ns: int, quality: dict[str, str]) -> tuple[float | None, ...]:
-        """The values by position. None at all until each was seen once: a half scan is no picture of a pack.
+        """The values by position. None at all until each was seen: a half scan is no picture of a pack.
 
-        A position that stays away longer than its limit holds nothing up: it is absent, the others are told.
+        That holds at the start, and after a silence in which all have become stale. A position that stays away longer
+        than its limit holds nothing up: it is absent or stale, the others are told.
         """
         names = self._arrays[name]
-        seen = [key for key in names if key in self._newest]
-        if seen and len(seen) < len(names):
-            begun_ns = self._begun_ns.setdefault(name, mono_ns)
-            if mono_ns - begun_ns <= self._max_age_ns[names[0]]:
-                quality.update(dict.fromkeys(names, "absent"))
+        silent_ns = self._silent_ns.get(name, -1)
+        if names and name not in self._whole:
+            seen = sum(self._newest.get(key, (None, -1, None))[1] > silent_ns for key in names)
+            begun_ns = self._begun_ns.setdefault(name, mono_ns) if seen else mono_ns
+            if seen < len(names) and mono_ns - begun_ns <= self._max_age_ns[names[0]]:
+                quality.update(dict.fromkeys(names, "absent" if silent_ns < 0 else "stale"))
                 return (None,) * len(names)
-        return tuple([self._value(key, mono_ns, quality) for key in names])
+            if seen:
+                self._whole.add(name)
+        values = tuple([self._value(key, mono_ns, quality) for key in names])
+        if (
+            values.count(None) == len(names)
+            and name in self._whole
+            and all(self._is_old(key, mono_ns) for key in names)
+        ):
+            self._whole.remove(name)
+            self._begun_ns.pop(name, None)
+            self._silent_ns[name] = mono_ns
+        return values
+
+    def _is_old(self, name: str, mono_ns: int) -> bool:
+        return mono_ns - self._newest.get(name, (None, mono_ns, None))[1] > self._max_age_ns[name]
 
     def _bits(self, mono_ns: int, quality: dict[str, str]) -> int | None:
         """The balancing bits; None with one reason when any of them is not known."""

@@ -62,6 +62,11 @@ def _mono_ns() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
+def both_ns() -> tuple[int, int]:
+    """(mono_ns, what the host's clock shows in ns since 1970) of one instant: what moves the kernel's stamps over."""
+    return _mono_ns(), time.time_ns()
+
+
 @dataclass(frozen=True, slots=True)
 class _Answer:
     offset_ns: int

@@ -52,7 +52,7 @@ def add_replay(commands: Commands) -> None:
     parser = _command(
         commands,
         "replay",
-        "sends a CSV, a candump log or a file of records; 0 only when all of it is acknowledged",
+        "sends a CSV, a log or a file of records; 0 only when all of it is acknowledged",
         "edge replay trip.csv.gz --mapping trip.toml --config edge.toml",
         "edge replay drive.log --speed 10 --mapping mapping.toml -o samples.jsonl",
         "edge replay LIFE.jsonl.gz --config edge.toml",
@@ -60,8 +60,8 @@ def add_replay(commands: Commands) -> None:
     parser.add_argument(
         "file",
         metavar="F",
-        help="a CSV with a mapping that has a table [csv], a candump log, or NAME.jsonl with a Session or Event "
-        "a line; .gz too",
+        help="a CSV with a mapping that has a table [csv], a log of frames (as of `edge decode`), or NAME.jsonl with a "
+        "Session or Event a line; .gz too",
     )
     parser.add_argument("--speed", type=_speed, default=None, metavar="N|max", help="times real time (default: max)")
     parser.add_argument("--config", metavar="C", help=_CONFIG_HELP)
@@ -69,7 +69,7 @@ def add_replay(commands: Commands) -> None:
     parser.add_argument(
         "--pack", metavar="ID", help="pack to send as (default: the mapping's, edge.toml's, file's name)"
     )
-    parser.add_argument("--channel", metavar="NAME", help="channel of a candump log (default: its first)")
+    parser.add_argument("--channel", metavar="NAME", help="channel of a log (default: its first)")
     parser.add_argument("-o", dest="out", metavar="samples.jsonl", help="write the samples (- = stdout), send nothing")
     parser.set_defaults(run=_replay)
 
@@ -105,7 +105,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _status(args: argparse.Namespace) -> int:
-    from edge.outbox_inspect import tables
+    from edge.outbox.inspect import tables
     from edge.status import ask_running, stopped_status
 
     config = load_config(find_config(args.config))
@@ -139,11 +139,14 @@ def _lines(status: dict[str, Any]) -> Iterable[str]:
     yield f"outbox   {outbox['hot_bytes'] >> 10} KiB in memory  {outbox['cold_bytes'] >> 10} KiB on disk{age}"
     if outbox["problem"]:
         yield f"         {outbox['problem']}"
+    if recorder := status.get("recorder"):
+        yield f"recorder {_recorder(recorder)}"
     yield f"model    {_model(status['model'])}"
     for pack in status["packs"]:
         source = pack["source"]
         what = source["problem"] or f"{source['state']}, {source['frames_per_s']:.0f} frames/s"
-        yield f"{pack['pack_id']}  {source['interface']} {source['channel']}: {what}"
+        yield f"{pack['pack_id']}  {source['interface']} {source['channel']}: {what}{_lost(source)}"
+        yield from (f"         {note}" for note in source["notes"])
         yield f"         {_life(pack['estimate'])}"
     for name, file in status.get("outbox_files", {}).items():
         yield f"{name} file {file['file']} ({file['bytes'] >> 10} KiB)"
@@ -151,6 +154,21 @@ def _lines(status: dict[str, Any]) -> Iterable[str]:
         for table in ("boots", "blocks", "rejects"):
             for row in file[table]:
                 yield f"  {table[:-1]:6} " + "  ".join(f"{key} {value}" for key, value in row.items())
+
+
+def _lost(source: dict[str, Any]) -> str:
+    """What the bus lost and complained of; empty when nothing."""
+    parts = [f"{source['drops']} frames lost"] if source["drops"] else []
+    parts += [f"{count} x {kind.replace('_', ' ')}" for kind, count in source["error_frames"].items()]
+    return "".join(f", {part}" for part in parts)
+
+
+def _recorder(recorder: dict[str, Any]) -> str:
+    parts = [f"{recorder['bytes'] >> 10} KiB in memory, {recorder['covers_s'] or 0:.0f} s"]
+    parts += [f"{recorder['kept']} captures kept"] if recorder["kept"] else []
+    parts += [f"{recorder['given_up']} given up"] if recorder["given_up"] else []
+    parts += [f"{recorder['passed_over']} alarms passed over"] if recorder["passed_over"] else []
+    return "  ".join([*parts, *([recorder["problem"]] if recorder["problem"] else [])])
 
 
 def _model(model: dict[str, Any]) -> str:
@@ -178,31 +196,42 @@ def _life(said: dict[str, Any] | None) -> str:
 
 
 def _replay(args: argparse.Namespace) -> int:
+    from edge.capture.exported import state_beside
+    from edge.capture.replay import capture_samples, means_the_same
     from edge.clock import Clock
+    from edge.logs import open_log
     from edge.mapping import load_mapping
     from edge.progress import ProgressLine
     from edge.record_files import is_record_file
     from edge.replay import MOST_PENDING, Pace, opened_output, send_samples, write_samples
-    from edge.sources.replay import Notes, content_boot, count_lines, csv_samples, log_samples
+    from edge.sources.replay import Notes, content_boot, count_lines, csv_samples
+    from edge.sources.replay_log import log_samples
 
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     path = Path(args.file)
     if is_record_file(path):
         return _replay_records(args, path)
     config = load_config(find_config(args.config)) if args.config or not args.out else None
+    state = state_beside(path)
+    if state is not None and args.pack is None:
+        args.pack = state.pack_id
     mapping_path, pack_id = _mapping_and_pack(args, config)
     mapping = load_mapping(mapping_path)
     pack_id = pack_id or (mapping.csv.pack_id if mapping.csv else None) or path.name.split(".")[0]
     if not ID.fullmatch(pack_id):
         raise ConfigError(f'"{pack_id}" cannot be the id of a pack: give one with --pack')
     notes = Notes()
-    lines = count_lines(path)
     told = ""
     if mapping.csv:
-        rows, total = csv_samples(path, mapping, pack_id, notes), lines - 1
+        rows, total = csv_samples(path, mapping, pack_id, notes), count_lines(path) - 1
+    elif state is not None:
+        rows, total = capture_samples(path, state, mapping, pack_id), state.samples
+        told = f"capture {state.path.read_bytes().hex()}"
+        if not means_the_same(state, mapping):
+            print(f"{mapping.path} is not what this was captured with: samples may differ", file=sys.stderr)
     else:
         sample_s = config.sample_s if config else 1.0
-        rows, total = log_samples(path, mapping, pack_id, sample_s, args.channel, notes), 0
+        rows, total = log_samples(open_log(path), mapping, pack_id, sample_s, args.channel, notes), 0
         told = f"{sample_s} {args.channel}"
     clock = Clock("system")
     chunks = Pace(args.speed, clock).chunks(rows)
@@ -279,7 +308,7 @@ def _tell(notes: Any, out: TextIO) -> None:
         print(f"columns that are not mapped: {', '.join(notes.unmapped)}", file=out)
     if notes.other_channels:
         print(f"other channels in the log, left out: {', '.join(notes.other_channels)}", file=out)
-    if notes.bad_lines:
-        print(f"{notes.bad_lines} lines of the log are no frames", file=out)
+    for line in notes.log:
+        print(line, file=out)
     for reason, count in (notes.errors or {}).items():
         print(f"{count} frames could not be decoded: {reason}", file=out)

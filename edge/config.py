@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from edge.config_sources import SAMPLES, SourceConfig, read_sources
 from edge.tables import Table, read_toml
 from shared import bands
 from shared.bands import Bands
@@ -15,10 +16,8 @@ from shared.errors import ConfigError
 from shared.records import MODES
 
 CLOCKS: Final = ("trusted", "system")
-SOURCE_TYPES: Final = ("can",)
 SEARCH: Final = (Path("edge.toml"), Path(".local/edge/edge.toml"), Path("/etc/packtwin/edge.toml"))
 """Where edge.toml is looked for when no `--config` is given; the second is what `make run` writes."""
-SAMPLES: Final = Path(__file__).parent / "samples"
 _TMPFS: Final = Path("/dev/shm")
 _MIB: Final = 1 << 20
 
@@ -69,28 +68,26 @@ class OutboxConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecorderConfig:
+    """The flight recorder. max_bytes: of raw input in memory, 0 = it is off. keep, keep_bytes: of captures on flash.
+
+    before_s, after_s: the window that is kept around an alarm.
+    """
+
+    max_bytes: int = 64 * _MIB
+    before_s: float = 60.0
+    after_s: float = 30.0
+    keep: int = 20
+    keep_bytes: int = 64 * _MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Listen:
     """A port that the agent serves; port 0 = any free one."""
 
     host: str
     port: int
     variable: str  # the environment variable that sets the port
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceConfig:
-    """One pack and the bus on which it talks. options: what python-can's interface needs beyond channel and bitrate."""
-
-    pack_id: str
-    interface: str
-    channel: str
-    bitrate: int
-    tty_baudrate: int
-    listen_only: bool
-    mapping_path: Path
-    past: Path | None = None  # Sessions of the pack from before it was measured here, as JSON lines
-    commissioned_t_ns: int | None = None  # UTC of the pack's first day in use; None = not known
-    options: tuple[tuple[str, str | int | float | bool], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +103,7 @@ class Config:
     uplink: UplinkConfig
     readable: ReadableConfig | None
     outbox: OutboxConfig
+    recorder: RecorderConfig
     page: Listen
     metrics: Listen
     sources: tuple[SourceConfig, ...]
@@ -141,15 +139,15 @@ def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
         ),
         trust_root=table.file("trust_root", folder),
         outbox=_outbox(table, folder, device),
+        recorder=_recorder(table.table("recorder")),
         uplink=_uplink(table.table("uplink"), folder, environ),
         readable=_readable(table.table("readable"), folder, environ, sample_s),
         page=_listen(table.table("page"), environ, 5002, "EDGE_PORT"),
         metrics=_listen(table.table("metrics"), environ, 9100, "METRICS_PORT"),
-        sources=tuple(_source(source, folder) for source in table.tables("source")),
+        sources=read_sources(table.tables("source"), folder, path, _plaintext_hosts(environ)),
         bands=bands.read(environ),
     )
     table.done()
-    _check_sources(config)
     return config
 
 
@@ -188,9 +186,10 @@ def _readable(table: Table, folder: Path, environ: Mapping[str, str], sample_s: 
     table.done()
     if not url:
         return None
-    from edge.transport import checked_address  # a heavy import that most commands do without
+    from edge.transport import check_ca, checked_address  # a heavy import that most commands do without
 
     address = checked_address(url, "mqtt", _plaintext_hosts(environ), "readable.url")
+    check_ca(ca_file, "readable.ca_file", "the broker's")
     tls = address.scheme == "mqtts"
     if any(char in prefix for char in "+#\0") or not prefix:
         raise table.fail("discovery_prefix", f'= "{prefix}" is no topic')
@@ -228,6 +227,22 @@ def _outbox(table: Table, folder: Path, device: str) -> OutboxConfig:
     return OutboxConfig(cold_dir=folder / data_dir, hot_dir=hot_dir, max_bytes=int(max_mib * _MIB), flush_s=flush_s)
 
 
+def _recorder(table: Table) -> RecorderConfig:
+    default = RecorderConfig()
+    max_bytes = table.whole("max_bytes", default.max_bytes, lo=0, hi=1 << 34)
+    if 0 < max_bytes < _MIB:
+        raise table.fail("max_bytes", f"= {max_bytes} must be 0 (off) or at least {_MIB}")
+    recorder = RecorderConfig(
+        max_bytes=max_bytes,
+        before_s=table.number("before_s", default.before_s, lo=1, hi=3600),
+        after_s=table.number("after_s", default.after_s, lo=1, hi=3600),
+        keep=table.whole("keep", default.keep, lo=1, hi=10_000),
+        keep_bytes=table.whole("keep_bytes", default.keep_bytes, lo=_MIB, hi=1 << 40),
+    )
+    table.done()
+    return recorder
+
+
 def _listen(table: Table, environ: Mapping[str, str], port: int, variable: str) -> Listen:
     given = _override(table, "port", environ, variable)
     listen = Listen(
@@ -235,52 +250,3 @@ def _listen(table: Table, environ: Mapping[str, str], port: int, variable: str) 
     )
     table.done()
     return listen
-
-
-def _source(table: Table, folder: Path) -> SourceConfig:
-    table.choice("type", "can", among=SOURCE_TYPES)
-    interface = table.text("interface", "slcan")
-    channel = table.text("channel")
-    options = table.raw("options", {})
-    if not isinstance(options, dict) or not all(isinstance(v, str | int | float) for v in options.values()):
-        raise table.fail("options", f"= {options!r} must be a table of texts and numbers for python-can's {interface}")
-    mapping = table.text("mapping")
-    source = SourceConfig(
-        pack_id=table.id("pack_id"),
-        interface=interface,
-        channel=str(folder / channel) if interface == "slcan" else channel,
-        bitrate=table.whole("bitrate", 500_000, lo=10_000, hi=10_000_000),
-        tty_baudrate=table.whole("tty_baudrate", 115_200, lo=1200, hi=10_000_000),
-        listen_only=table.flag("listen_only", True),
-        mapping_path=find_shipped(folder, mapping, SAMPLES),
-        past=table.file("past", folder),
-        commissioned_t_ns=table.day("commissioned"),
-        options=tuple(options.items()),
-    )
-    table.done()
-    if not source.mapping_path.is_file():
-        raise table.fail("mapping", f'= "{mapping}" does not exist: give the path of a mapping.toml')
-    return source
-
-
-def find_shipped(folder: Path, name: str, shipped: Path) -> Path:
-    """The file `name` beside `folder`; a bare name that is not there means the one that ships with packtwin."""
-    here = folder / name
-    return shipped / name if not here.exists() and Path(name).name == name and (shipped / name).is_file() else here
-
-
-def _check_sources(config: Config) -> None:
-    if not config.sources:
-        raise ConfigError(f"{config.path}: no [[source]] is given: add one per pack")
-    packs: set[str] = set()
-    ports: dict[str, str] = {}
-    for source in config.sources:
-        if source.pack_id in packs:
-            raise ConfigError(f'{config.path}: pack_id "{source.pack_id}" is used by two [[source]]: give each its own')
-        packs.add(source.pack_id)
-        if source.interface == "slcan" and ports.setdefault(source.channel, source.pack_id) != source.pack_id:
-            other = ports[source.channel]
-            raise ConfigError(
-                f"{config.path}: channel {source.channel} is read by {other} and {source.pack_id}: "
-                "a serial port has one reader, give each pack its own"
-            )

@@ -1,18 +1,20 @@
-"""The lane of one pack: its source, its decoder, its assembler, and what can be told of them."""
+"""The lane of one pack: its intake, its assembler, and what can be told of them."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
 from edge.assemble import Assembler, readable
-from edge.config import SourceConfig
-from edge.dbc import Dbc
-from edge.decode import Decoder
+from edge.capture.recorder import Recorder, Track
+from edge.capture.window import About, meaning
+from edge.config_sources import SourceConfig
+from edge.intake import Intake
 from edge.mapping import Mapping
-from edge.outbox_records import Measured
-from edge.sources.can import Source
+from edge.outbox.records import Measured
 from shared.records import Estimate
 
+INTAKE: Final = "intake"
+"""Under this name a snapshot holds that of the intake."""
 _SECOND_NS: Final = 1_000_000_000
 _SILENT_S: Final = 5.0
 _RATE_S: Final = 5.0
@@ -28,40 +30,72 @@ _SAID: Final = (
 
 
 class Lane:
-    """One pack on its bus. `problem` is why its source cannot be read now; `latest` the last Sample.
+    """One pack on its line. `problem` is why its source cannot be read now; `latest` the last Sample.
 
     estimate: the last one of this pack, None = not asked yet; predictions: how many of them said something.
     """
 
-    def __init__(self, config: SourceConfig, source: Source, mapping: Mapping, dbc: Dbc, sample_s: float) -> None:
+    def __init__(self, config: SourceConfig, intake: Intake, mapping: Mapping, sample_s: float) -> None:
         self.config = config
-        self.source = source
+        self.intake = intake
         self.problem: str | None = "not opened yet"
         self.retries = 0
         self.latest: Measured | None = None
         self.estimate: Estimate | None = None
         self.predictions = 0
+        self.is_lossy = False
+        """Whether frames of the last Sample's time were lost."""
+        self._drops = 0
         self.mapping = mapping
-        self._decoder = Decoder(mapping, dbc)
-        self._assembler = Assembler(config.pack_id, mapping, sample_s)
+        self.track: Track | None = None
+        """Who records what is read; None = nobody."""
+        # What is only asked for now and then is not stale before it was asked for again.
+        self._pace_s = max(sample_s, intake.pace_s)
+        self._assembler = Assembler(config.pack_id, mapping, self._pace_s)
         self._heard_ns: int | None = None
         self._rate_from: tuple[int, int] | None = None
         self._frames_per_s = 0.0
 
     def tick(self, mono_ns: int) -> None:
-        """Reads what came and takes it in. Raises SourceError when the bus has gone."""
-        frames = self.source.read(mono_ns)
-        if len(frames):
+        """Reads what came; it is taken in when there is enough of it. Raises SourceError when the source has gone."""
+        if self.intake.tick(mono_ns):
             self._heard_ns = mono_ns
-            self._assembler.feed(self._decoder.decode(frames))
+            if self.intake.is_full:
+                self._take_in()
+
+    def _take_in(self) -> None:
+        """Decodes what waits and gives it to the assembler."""
+        fields = self.intake.take_in()
+        if fields is not None:
+            self._assembler.feed(fields)
+
+    def _snapshot(self) -> dict[str, Any]:
+        """What the assembler, and the decoder where it matters, know of all that was read."""
+        self._take_in()
+        known, intake = self._assembler.snapshot(), self.intake.snapshot()
+        return known if intake is None else {**known, INTAKE: intake}
 
     def sample(self, mono_ns: int, t_ns: int | None) -> Measured | None:
         """The Sample that ends now; None before the pack has said anything at all."""
+        self._take_in()
         self._note_rate(mono_ns)
+        drops = self.intake.count_drops() or 0
+        self.is_lossy, self._drops = drops > self._drops, drops
+        self.intake.sampled()
         if not self._assembler.heard:
             return None
+        if self.track is not None:
+            self.track.sample(mono_ns, t_ns)
         self.latest = self._assembler.sample(mono_ns, t_ns)
+        if self.track is not None:
+            self.track.alarms(mono_ns, self.latest.alarms, known="alarms" not in self.latest.quality)
         return self.latest
+
+    def record(self, recorder: Recorder, device: str) -> None:
+        """Lets the recorder have all that is read from now on."""
+        config, digest = self.config, meaning(self.mapping)
+        about = About(device=device, channel=config.channel, sample_s=self._pace_s, mapping=digest)
+        self.track = self.intake.track = recorder.track(config.pack_id, self._snapshot, about)
 
     def say(self, estimate: Estimate) -> None:
         """Takes in what the model says of this pack."""
@@ -69,16 +103,11 @@ class Lane:
         self.predictions += estimate.rul_cycles is not None
 
     def _note_rate(self, mono_ns: int) -> None:
-        since_ns, before = self._rate_from or (mono_ns, self._decoder.frames)
+        since_ns, before = self._rate_from or (mono_ns, self.intake.frames)
         if mono_ns > since_ns:
-            self._frames_per_s = (self._decoder.frames - before) * _SECOND_NS / (mono_ns - since_ns)
+            self._frames_per_s = (self.intake.frames - before) * _SECOND_NS / (mono_ns - since_ns)
         if self._rate_from is None or mono_ns - since_ns >= _RATE_S * _SECOND_NS:
-            self._rate_from = (mono_ns, self._decoder.frames)
-
-    def errors(self) -> dict[str, int]:
-        """What could not be decoded, by reason, since the start."""
-        bad_lines = self.source.bad_lines
-        return dict(self._decoder.errors) | ({"bad_line": bad_lines} if bad_lines else {})
+            self._rate_from = (mono_ns, self.intake.frames)
 
     def status(self, mono_ns: int) -> dict[str, Any]:
         """The lane as the page and the metrics show it."""
@@ -93,14 +122,18 @@ class Lane:
                 "channel": self.config.channel,
                 "state": self._state(mono_ns),
                 "problem": self.problem,
-                "silent_s": None if self._heard_ns is None else (mono_ns - self._heard_ns) / _SECOND_NS,
-                "frames": self._decoder.frames,
+                "silent_s": None if self._heard_ns is None else _since_s(self._heard_ns, mono_ns),
+                "frames": self.intake.frames,
                 "frames_per_s": round(self._frames_per_s, 1),
-                "frames_skipped": self._decoder.skipped,
+                "frames_skipped": self.intake.skipped,
                 "retries": self.retries,
-                "errors": self.errors(),
+                "errors": dict(self.intake.errors),
+                "drops": self.intake.drops,
+                "error_frames": dict(self.intake.error_frames),
+                "buffer_bytes": self.intake.buffer_bytes,
+                "notes": list(self.intake.notes),
             },
-            "age_s": None if latest is None else (mono_ns - latest.mono_ns) / _SECOND_NS,
+            "age_s": None if latest is None else _since_s(latest.mono_ns, mono_ns),
             "sample": sample,
             "estimate": self._said(mono_ns),
             "predictions": self.predictions,
@@ -113,7 +146,7 @@ class Lane:
         said = self.estimate
         if said is None:
             return None
-        return {name: getattr(said, name) for name in _SAID} | {"age_s": (mono_ns - said.mono_ns) / _SECOND_NS}
+        return {name: getattr(said, name) for name in _SAID} | {"age_s": _since_s(said.mono_ns, mono_ns)}
 
     def _state(self, mono_ns: int) -> str:
         if self.problem is not None:
@@ -121,6 +154,11 @@ class Lane:
         if self._heard_ns is None or mono_ns - self._heard_ns > _SILENT_S * _SECOND_NS:
             return "silent"
         return "live"
+
+
+def _since_s(then_ns: int, mono_ns: int) -> float:
+    """How long ago that was. What came while somebody took the time to ask for the status came just now."""
+    return max(mono_ns - then_ns, 0) / _SECOND_NS
 
 
 def _set_bits(bits: int | None) -> list[int] | None:

@@ -6,40 +6,40 @@ alarm (`alarm.insulation:warning`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping as MappingType
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Final
 
-from edge.config import find_shipped
+from edge.config_sources import find_shipped
+from edge.mapping_csv import CsvShape
+from edge.mapping_layout import LayoutBuilder
+from edge.mapping_mqtt import Published
+from edge.mapping_protocol import Spoken
 from edge.tables import Table, nearest, read_toml
-from shared.block import CELL_STEP, TEMP_STEP, Extra, Layout
+from firmware_bridge.frames import id_of
+from shared.block import Extra, Layout
 from shared.fields import (
     ALARMS,
     BALANCING,
-    BALANCING_WORD_BITS,
     BY_NAME,
     CELL_V,
     EXTRA_NAME,
     FLOAT32,
     MAX_CELLS,
-    MAX_EXTRAS,
     MAX_TEMPS,
     MAX_UNIT_CHARS,
-    SCALARS,
     STATES,
     TEMP_C,
     Resolution,
     resolution,
 )
 
-LATEST_NS: Final = 1 << 61
-"""Neither the start of a CSV nor the time since then may be more, in ns: their sum is what the wire can carry."""
 CHEMISTRIES: Final = ("nmc", "lfp", "nca", "lmo", "lto")
 ALARM: Final = "alarm."
 EXTRA: Final = "extra."
+COUNTER: Final = "counter"
+"""The target that no Sample carries: it moves while the BMS lives."""
 _DBC_FOLDER: Final = "firmware_bridge"
 _ARRAYS: Final = {CELL_V.name: MAX_CELLS, TEMP_C.name: MAX_TEMPS, BALANCING: MAX_CELLS}
 
@@ -49,10 +49,10 @@ class Target:
     """One signal's way into a Sample: value = signal x scale + offset, or `values[signal]` (a state: its number)."""
 
     name: str
-    signal: str  # `Message.Signal` of a DBC, or a column of a CSV
+    signal: str  # `Message.Signal` of a DBC, a column of a CSV, a name of a BMS language (`cell_v[3]`), topic#path
     scale: float = 1.0
     offset: float = 0.0
-    values: MappingType[float, float] | None = None
+    values: MappingType[float | str, float] | None = None
     max_age_s: float | None = None  # None = the agent's own limit
 
 
@@ -67,27 +67,23 @@ class PackFacts:
     nominal_v: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CsvShape:
-    """How a CSV tells time: `time` names the column of seconds since `start_ns` (UTC); None = rows every `step_s`."""
-
-    time: str | None
-    start_ns: int
-    step_s: float
-    pack_id: str | None
-
-
 @dataclass(frozen=True, kw_only=True)
 class Mapping:
-    """A mapping file. `digest_text` is what it says, for ids that must follow its content."""
+    """A mapping file; one of dbc, csv, spoken and published is what its signals' names mean.
+
+    `digest_text` is what it says, for ids that must follow its content.
+    """
 
     path: Path
     dbc: Path | None
     csv: CsvShape | None
+    spoken: Spoken | None
     pack: PackFacts
     targets: tuple[Target, ...]
     layout: Layout
+    isotp: tuple[int, ...] = ()  # ids (with EXTENDED) whose frames are put together by ISO-TP
     digest_text: str = field(repr=False)
+    published: Published | None = None
 
 
 def load_mapping(path: Path) -> Mapping:
@@ -95,28 +91,35 @@ def load_mapping(path: Path) -> Mapping:
     data = read_toml(path)
     table = Table(data, str(path))
     dbc = table.text("dbc", "")
-    csv = _csv(table.table("csv")) if "csv" in data else None
-    if bool(dbc) == (csv is not None):
-        raise table.fail("dbc", "or a table [csv] must say what the signals' names mean: give one of the two")
+    csv = CsvShape.read(table.table("csv")) if "csv" in table else None
+    spoken = Spoken.read(table)
+    published = Published.read(table.table("mqtt")) if "mqtt" in table else None
+    if [bool(dbc), csv is not None, spoken is not None, published is not None].count(True) != 1:
+        raise table.wrong("must say what the names mean: give dbc, protocol, [csv] or [mqtt], one of the four")
+    isotp = _isotp(table, is_bus=bool(dbc))
     pack = _pack(table.table("pack"))
     targets: list[Target] = []
-    builder = _LayoutBuilder()
+    builder = LayoutBuilder(spoken, published)
     fields = table.table("fields")
     for name, raw in fields.items():
         targets += _field(Table(raw, f"{path} [fields] {name}"), name, builder)
     if not targets:
         raise table.fail("[fields]", "is empty: map at least one field")
-    targets += _alarms(table.table("alarms"))
+    targets += _alarms(table.table("alarms"), builder)
+    targets += _counter(table, builder)
     table.done()
     shipped = Path(__file__).parent.parent / _DBC_FOLDER
     return Mapping(
         path=path,
         dbc=find_shipped(path.absolute().parent, dbc, shipped) if dbc else None,
         csv=csv,
+        spoken=spoken,
         pack=pack,
         targets=tuple(targets),
         layout=builder.layout(),
+        isotp=isotp,
         digest_text=repr(sorted(data.items())),
+        published=published,
     )
 
 
@@ -132,25 +135,17 @@ def _pack(table: Table) -> PackFacts:
     return facts
 
 
-def _csv(table: Table) -> CsvShape:
-    time = table.text("time") if "time" in table else None
-    start = table.raw("start", None)
-    if isinstance(start, date) and not isinstance(start, datetime):
-        start = datetime(start.year, start.month, start.day, tzinfo=UTC)
-    if start is not None and (not isinstance(start, datetime) or start.tzinfo is None):
-        raise table.fail("start", f"= {start} must be a UTC time such as 2026-01-01T00:00:00Z")
-    if start is None and time is None:
-        raise table.fail("start", "is missing: say when the first row was, or name a time column of UTC seconds")
-    pack_id = table.id("pack_id") if "pack_id" in table else None
-    step_s = table.number("step_s", 1.0, lo=0.001, hi=86_400.0)
-    table.done()
-    start_ns = 0 if start is None else round(start.timestamp() * 1000) * 1_000_000
-    if abs(start_ns) >= LATEST_NS:
-        raise table.fail("start", f"= {start} must lie before 2043")
-    return CsvShape(time=time, start_ns=start_ns, step_s=step_s, pack_id=pack_id)
+def _isotp(table: Table, *, is_bus: bool) -> tuple[int, ...]:
+    given = table.raw("isotp", [])
+    if not isinstance(given, list) or not all(isinstance(one, str) for one in given) or (given and not is_bus):
+        raise table.fail("isotp", f'= {given!r} must be a list of ids in hex, such as ["7EC"], beside a dbc')
+    try:
+        return tuple(id_of(one) for one in given)
+    except ValueError as error:
+        raise table.fail("isotp", str(error)) from None
 
 
-def _field(table: Table, name: str, builder: _LayoutBuilder) -> list[Target]:
+def _field(table: Table, name: str, builder: LayoutBuilder) -> list[Target]:
     """The targets of one line of [fields]; the builder learns which columns they fill."""
     is_extra = name.startswith(EXTRA)
     if is_extra and not EXTRA_NAME.fullmatch(name[len(EXTRA) :]):
@@ -158,10 +153,14 @@ def _field(table: Table, name: str, builder: _LayoutBuilder) -> list[Target]:
     if not is_extra and name not in BY_NAME and name != BALANCING:
         known = [*BY_NAME, BALANCING]
         raise table.wrong(f"is not a field of a Sample{nearest(name, known)} (or write extra.{name})")
-    signals = _signals(table, name)
+    signals = _signals(table, name, builder)
     step = _resolution(table, name)
+    unit, own_step = builder.check(table, [signals] if isinstance(signals, str) else signals)
     if is_extra:
-        unit = table.text("unit", "")
+        step = step or own_step
+    by, add = (1.0, 0.0) if is_extra or builder.published is None else builder.published.converted(table, name)
+    if is_extra:
+        unit = table.text("unit", unit)
         if len(unit) > MAX_UNIT_CHARS:
             raise table.fail("unit", f"= {unit!r} is longer than {MAX_UNIT_CHARS} letters")
         builder.add_extra(Extra(name[len(EXTRA) :], unit, step or FLOAT32), table)
@@ -171,7 +170,8 @@ def _field(table: Table, name: str, builder: _LayoutBuilder) -> list[Target]:
         builder.add_scalar(name, step)
     scale = table.number("scale", 1.0, lo=-1e12, hi=1e12)
     offset = table.number("offset", 0.0, lo=-1e12, hi=1e12)
-    values = _values(table, name)
+    scale, offset = scale * by, offset * by + add
+    values = _values(table, name, texts=builder.published is not None)
     max_age_s = table.number("max_age_s", lo=0.1, hi=86_400.0) if "max_age_s" in table else None
     table.done()
     if isinstance(signals, str):
@@ -179,11 +179,14 @@ def _field(table: Table, name: str, builder: _LayoutBuilder) -> list[Target]:
     return [Target(f"{name}[{i}]", signal, scale, offset, values, max_age_s) for i, signal in enumerate(signals)]
 
 
-def _signals(table: Table, name: str) -> str | list[str]:
+def _signals(table: Table, name: str, builder: LayoutBuilder) -> str | list[str]:
     """One signal, or one per position (`from` is a list, or a pattern with `count`)."""
     source = table.raw("from")
+    # Places of an array count from 0, what people number from 1.
+    counts_from_0 = builder.spoken is not None or (builder.published is not None and "[{}]" in str(source))
+    first = 0 if counts_from_0 else 1
     count = table.whole("count", 0, lo=1, hi=_ARRAYS.get(name, 1)) if "count" in table else None
-    first = table.whole("first", 1, lo=0, hi=100_000)
+    first = table.whole("first", first, lo=0, hi=100_000)
     if count is not None and isinstance(source, str):
         try:
             source = [source.format(first + i) for i in range(count)]
@@ -215,8 +218,8 @@ def _resolution(table: Table, name: str) -> Resolution | None:
         raise table.fail("resolution", f"= {step!r} must be a step > 0 of at most 9 decimals, such as 0.001") from None
 
 
-def _values(table: Table, name: str) -> dict[float, float] | None:
-    """The value table; a state is given by its name and kept as its number."""
+def _values(table: Table, name: str, *, texts: bool) -> dict[float | str, float] | None:
+    """The value table; a state is given by its name and kept as its number. texts: a key may be a text."""
     is_state = name in BY_NAME and BY_NAME[name].kind == "state"
     raw = table.raw("values", None)
     if raw is None:
@@ -226,67 +229,47 @@ def _values(table: Table, name: str) -> dict[float, float] | None:
             )
         return None
     inner = Table(raw, f"{table.where} values")
-    values: dict[float, float] = {}
+    values: dict[float | str, float] = {}
     for key, value in inner.items():
         if is_state and value not in STATES:
             raise inner.fail(key, f"= {value!r} is not a state: use {', '.join(STATES)}")
         if not is_state and not isinstance(value, int | float):
             raise inner.fail(key, f"= {value!r} must be a number, true or false")
+        meant = float(STATES.index(value) if is_state else value)
+        if texts:
+            values[key] = meant
         try:
-            number = float(key)
+            values[float(key)] = meant
         except ValueError:
-            raise inner.fail(key, "must be the number that the signal has") from None
-        values[number] = float(STATES.index(value) if is_state else value)
+            if not texts:
+                raise inner.fail(key, "must be the number that the signal has") from None
     return values
 
 
-def _alarms(table: Table) -> list[Target]:
+def _alarms(table: Table, builder: LayoutBuilder) -> list[Target]:
     targets = []
     for code, signal in table.items():
         if code not in ALARMS:
             raise table.fail(code, f"is not an alarm code{nearest(code, ALARMS)}")
         if not isinstance(signal, str):
             raise table.fail(code, f"= {signal!r} must be the name of the signal that is not 0 while the alarm stands")
+        builder.check(Table({}, f"{table.where} {code}"), [signal])
         targets.append(Target(ALARM + code, signal))
     return targets
 
 
-class _LayoutBuilder:
-    """Collects which columns the mapped fields need."""
+def _counter(table: Table, builder: LayoutBuilder) -> list[Target]:
+    """`counter = "Message.Signal"`, or a table with max_age_s: what moves while the BMS lives.
 
-    def __init__(self) -> None:
-        self._scalars: dict[str, Resolution | None] = {}
-        self._sizes: dict[str, int] = {}
-        self._steps: dict[str, Resolution | None] = {}
-        self._extras: list[Extra] = []
-
-    def add_scalar(self, name: str, step: Resolution | None) -> None:
-        self._scalars[name] = step
-
-    def add_array(self, name: str, size: int, step: Resolution | None) -> None:
-        self._sizes[name], self._steps[name] = size, step
-
-    def add_extra(self, extra: Extra, table: Table) -> None:
-        if len(self._extras) >= MAX_EXTRAS:
-            raise table.wrong(f"is one extra too many: at most {MAX_EXTRAS}")
-        self._extras.append(extra)
-
-    def layout(self) -> Layout:
-        words = 0
-        if BALANCING in self._sizes:
-            # A single signal holds the whole bit set: as many bits as there are cells.
-            bits = self._sizes[BALANCING] or max(self._sizes.get(CELL_V.name, 0), BALANCING_WORD_BITS)
-            words = math.ceil(bits / BALANCING_WORD_BITS)
-        return Layout(
-            scalars=tuple(
-                (spec.name, self._scalars[spec.name] or resolution(spec.step))
-                for spec in SCALARS
-                if spec.name in self._scalars
-            ),
-            cells=self._sizes.get(CELL_V.name, 0),
-            cell_step=self._steps.get(CELL_V.name) or CELL_STEP,
-            temps=self._sizes.get(TEMP_C.name, 0),
-            temp_step=self._steps.get(TEMP_C.name) or TEMP_STEP,
-            balancing_words=words,
-            extras=tuple(self._extras),
-        )
+    Where the mapping says nothing it is the counter of the BMS language, if that has one.
+    """
+    own = builder.spoken.protocol.counter if builder.spoken is not None else None
+    raw = table.raw(COUNTER, own and f"{EXTRA}{own}")
+    if raw is None:
+        return []
+    inner = Table(raw if isinstance(raw, dict) else {"from": raw}, f"{table.where} {COUNTER}")
+    signal = inner.text("from")
+    max_age_s = inner.number("max_age_s", lo=0.1, hi=86_400.0) if "max_age_s" in inner else None
+    inner.done()
+    builder.check(inner, [signal])
+    return [Target(COUNTER, signal, max_age_s=max_age_s)]

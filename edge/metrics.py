@@ -48,6 +48,7 @@ class AgentCollector(Collector):
         yield from _uplink(status["uplink"])
         yield GaugeMetricFamily("packtwin_clock_trusted", "1 = UTC is known.", int(status["clock"]["trusted"]))
         yield from _inference(status["model"]["inference"])
+        yield from _recorder(status.get("recorder"))
         yield from _sources(status["packs"])
         yield from _batteries(status["packs"])
 
@@ -90,10 +91,23 @@ def _inference(inference: dict[str, Any]) -> Iterator[Metric]:
         yield CounterMetricFamily(f"packtwin_inference_{key}", what, value=inference[key])
 
 
+def _recorder(recorder: dict[str, Any] | None) -> Iterator[Metric]:
+    if recorder is None:
+        return
+    yield GaugeMetricFamily("packtwin_recorder_bytes", "Raw input in memory.", recorder["bytes"])
+    captures = CounterMetricFamily("packtwin_captures", "Windows of raw input, by what became.", labels=["outcome"])
+    for outcome in ("kept", "given_up", "passed_over"):
+        captures.add_metric([outcome], recorder[outcome])
+    yield captures
+
+
 def _sources(packs: list[dict[str, Any]]) -> Iterator[Metric]:
     frames = CounterMetricFamily("packtwin_frames", "Frames read.", labels=["battery_id"])
     skipped = CounterMetricFamily("packtwin_frames_skipped", "Frames that are not mapped.", labels=["battery_id"])
     errors = CounterMetricFamily("packtwin_decode_errors", "Frames not understood.", labels=["battery_id", "reason"])
+    drops = CounterMetricFamily("packtwin_frames_dropped", "Frames lost for want of room.", labels=["battery_id"])
+    told = CounterMetricFamily("packtwin_error_frames", "What controllers said.", labels=["battery_id", "kind"])
+    room = GaugeMetricFamily("packtwin_receive_buffer_bytes", "The kernel's buffer.", labels=["battery_id"])
     up = GaugeMetricFamily("packtwin_source_up", "1 = the bus can be read.", labels=["battery_id"])
     for pack in packs:
         label, source = [pack["pack_id"]], pack["source"]
@@ -102,7 +116,13 @@ def _sources(packs: list[dict[str, Any]]) -> Iterator[Metric]:
         up.add_metric(label, int(source["state"] != "down"))
         for reason, count in source["errors"].items():
             errors.add_metric([*label, reason], count)
-    yield from (frames, skipped, errors, up)
+        for kind, count in source["error_frames"].items():
+            told.add_metric([*label, kind], count)
+        if source["drops"] is not None:
+            drops.add_metric(label, source["drops"])
+        if source["buffer_bytes"] is not None:
+            room.add_metric(label, source["buffer_bytes"])
+    yield from (frames, skipped, errors, drops, told, room, up)
 
 
 def _batteries(packs: list[dict[str, Any]]) -> Iterator[Metric]:

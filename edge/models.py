@@ -17,7 +17,8 @@ from edge.model_command import models_folder
 from edge.ota.fetch import Origin
 from edge.ota.state import Told
 from edge.ota.updates import Updates
-from edge.outbox import Outbox, OutboxError
+from edge.outbox.box import Outbox
+from edge.outbox.records import OutboxError
 from shared.alerts import bands_of
 from shared.bundle import HARDWARE
 from shared.errors import ConfigError
@@ -26,7 +27,7 @@ from shared.records import Estimate, Report
 
 log = logging.getLogger(__name__)
 
-_LOOK_S: Final = 0.25
+_LOOK_S: Final = 0.5
 _AFTER_BUG_S: Final = 30.0
 
 
@@ -106,6 +107,10 @@ class Models:
             self.dropped += len(estimates)
         else:
             self._events.stored()
+            for event in events:
+                track = self._lanes[event.pack_id].track
+                if track is not None and event.severity == "critical" and event.cleared_t_ns is None:
+                    track.critical(event.code, event.mono_ns)
 
     def _report(self, told: Told) -> None:
         self._outbox.put(

@@ -35,12 +35,18 @@ _NOT_WELCOME: Final = (0x86, 0x87, 0x8A, 0x8C)  # bad user name or password, not
 _TAKEN_OVER: Final = 0x8E
 _TOO_LARGE: Final = 0x95
 
+_QOS: Final = 1
+"""With which we subscribe, so messages come with it or with 0, which nobody acknowledges."""
+
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Broker:
-    """Where a broker is and who we are there; user "" = nobody asks. ca_file None = the system's CAs."""
+    """Where a broker is and who we are there; user "" = nobody asks. ca_file None = the system's CAs.
+
+    table: what stands before the names of these settings, `uplink.` where they are of that table.
+    """
 
     host: str
     port: int
@@ -48,6 +54,12 @@ class Broker:
     ca_file: str | None = None
     user: str = ""
     password: str = field(default="", repr=False)
+    table: str = ""
+
+    @property
+    def where(self) -> str:
+        """The broker, for a sentence."""
+        return f"the broker at {self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,30 +73,61 @@ class Will:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message from the broker. correlation: b"" = none; content_type: "" = not told."""
+    """One message from the broker. correlation: b"" = none; content_type: "" = not told.
+
+    number: what `Link.acknowledge` wants, where qos is 1. qos: with which it came. is_kept: it stood there before we
+    listened. is_again: the broker has sent it before.
+    """
 
     topic: str
     payload: bytes
-    correlation: bytes
-    content_type: str
+    correlation: bytes = b""
+    content_type: str = ""
+    number: int = 0
+    qos: int = 0
+    is_kept: bool = False
+    is_again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A session that outlives its connection: what comes meanwhile waits at the broker, `expiry_s` at most.
+
+    Nothing in it counts as received before it was acknowledged by hand; `at_once`: so many may wait for that.
+    """
+
+    expiry_s: int
+    at_once: int
 
 
 class Link:
     """One connection. `on_message` runs on its own thread and must be quick."""
 
     def __init__(
-        self, broker: Broker, client_id: str, *, will: Will | None, on_message: Callable[[Message], None]
+        self,
+        broker: Broker,
+        client_id: str,
+        *,
+        will: Will | None,
+        on_message: Callable[[Message], None],
+        session: Session | None = None,
     ) -> None:
-        self._broker, self._will, self._on_message = broker, will, on_message
+        self._broker, self._will, self._on_message, self._session = broker, will, on_message, session
         self._changed = threading.Condition()
         self._outcomes: dict[int, int] = {}
         self._connack: tuple[int, str, Mapping[str, Any]] | None = None
         self._suback: list[int] | None = None
         self.ended: Unavailable | Forbidden | None = None
         """Why nothing more comes or goes; None = the connection stands."""
+        self.has_begun = False
+        """Whether the broker may know of this connection."""
         self.max_payload_bytes = _UNBOUNDED_BYTES
         client = Client(
-            CallbackAPIVersion.VERSION2, client_id, protocol=MQTTProtocolVersion.MQTTv5, reconnect_on_failure=False
+            CallbackAPIVersion.VERSION2,
+            client_id,
+            protocol=MQTTProtocolVersion.MQTTv5,
+            reconnect_on_failure=False,
+            manual_ack=session is not None,
         )
         client.connect_timeout = CONNECT_S
         client.on_connect, client.on_disconnect = self._connected, self._disconnected
@@ -127,6 +170,11 @@ class Link:
         self.raise_if_ended()
         return info.mid
 
+    def acknowledge(self, number: int) -> None:
+        """Tells the broker that a message that came over this connection need not come again."""
+        if self.ended is None:
+            self._client.ack(number, _QOS)
+
     def outcome(self, number: int) -> int | None:
         """The broker's reason code for a message with QoS 1; None = it has not said anything yet."""
         return self._outcomes.get(number)
@@ -164,9 +212,16 @@ class Link:
     def _open(self, topics: tuple[str, ...]) -> None:
         broker = self._broker
         try:
-            self._client.connect(broker.host, broker.port, KEEPALIVE_S, clean_start=True)
+            self._client.connect(
+                broker.host,
+                broker.port,
+                KEEPALIVE_S,
+                clean_start=self._session is None,
+                properties=_session_properties(self._session),
+            )
         except (OSError, ValueError) as error:
-            raise unreachable(error) from None
+            raise unreachable(error, broker.where, broker.table) from None
+        self.has_begun = True
         sock = self._client.socket()
         if isinstance(sock, socket.socket):  # else a batch waits 40 ms for the broker's word on what went before it
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -174,17 +229,17 @@ class Link:
         connack = self.wait(lambda: self._connack, CONNECT_S)
         if connack is None:
             self.raise_if_ended()
-            raise Unavailable(f"the broker at {broker.host}:{broker.port} does not answer")
+            raise Unavailable(f"{broker.where} does not answer")
         code, words, told = connack
         if code >= _FAILURE:
-            raise _refusal(code, words)
+            raise _refusal(code, words, broker)
         self.max_payload_bytes = int(told.get("MaximumPacketSize", _UNBOUNDED_BYTES)) - _OVERHEAD_BYTES
         if topics:
-            self._client.subscribe([(topic, 1) for topic in topics])
+            self._client.subscribe([(topic, _QOS) for topic in topics])
             codes = self.wait(lambda: self._suback, CONNECT_S)
             self.raise_if_ended()
             if codes is None or max(codes) >= _FAILURE:
-                raise Forbidden(f"the broker does not let this device listen to {' and '.join(topics)}")
+                raise Forbidden(f"{broker.where} does not let this device listen to {' and '.join(topics)}")
         if self._will is not None:
             self.publish(self._will.topic, self._will.online, retain=True)
 
@@ -198,7 +253,7 @@ class Link:
                 sock.shutdown(socket.SHUT_RDWR)  # else paho's thread waits for what cannot be sent
         self._client.loop_stop()
         with self._changed:
-            self.ended = self.ended or Unavailable("the connection to the broker is closed")
+            self.ended = self.ended or Unavailable(f"the connection to {self._broker.where} is closed")
             self._changed.notify_all()
 
     # --- the connection's own thread ---
@@ -228,7 +283,18 @@ class Link:
         told = message.properties
         correlation = getattr(told, "CorrelationData", b"")
         content_type = getattr(told, "ContentType", "")
-        self._on_message(Message(message.topic, bytes(message.payload), correlation, content_type))
+        self._on_message(
+            Message(
+                message.topic,
+                bytes(message.payload),
+                correlation,
+                content_type,
+                message.mid,
+                message.qos,
+                message.retain,
+                message.dup,
+            )
+        )
         with self._changed:
             self._changed.notify_all()
 
@@ -237,8 +303,17 @@ class Link:
     ) -> None:
         with self._changed:
             told = (reason.value, str(reason)) if flags.is_disconnect_packet_from_server else (0, "it closed")
-            self.ended = self.ended or _ending(*told)
+            self.ended = self.ended or _ending(*told, self._broker)
             self._changed.notify_all()
+
+
+def _session_properties(session: Session | None) -> Properties | None:
+    if session is None:
+        return None
+    told = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    told.SessionExpiryInterval = session.expiry_s
+    told.ReceiveMaximum = session.at_once
+    return told
 
 
 def refused_publish(code: int) -> Unavailable | Forbidden | None:
@@ -247,21 +322,27 @@ def refused_publish(code: int) -> Unavailable | Forbidden | None:
         return Unavailable("the broker works, but nobody takes batches from it: start the gateway (cloud gateway)")
     if code < _FAILURE:
         return None
-    return _refusal(code, ReasonCode(PacketTypes.PUBACK, identifier=code).getName())
+    return _refused(code, ReasonCode(PacketTypes.PUBACK, identifier=code).getName(), "the broker", _OF_DEVICES)
 
 
-def _refusal(code: int, words: str) -> Unavailable | Forbidden:
-    said = f"the broker answered {words.lower()}"
-    if code in _NOT_WELCOME:
-        return Forbidden(f"{said}: check uplink.token_file and that this device is registered")
-    return Unavailable(said)
+_OF_DEVICES: Final = "uplink.token_file and that this device is registered"
 
 
-def _ending(code: int, words: str) -> Unavailable | Forbidden:
+def _refusal(code: int, words: str, broker: Broker) -> Unavailable | Forbidden:
+    settings = _OF_DEVICES if broker.table == "uplink." else f"{broker.table}user and {broker.table}password_file"
+    return _refused(code, words, broker.where, settings)
+
+
+def _refused(code: int, words: str, who: str, settings: str) -> Unavailable | Forbidden:
+    said = f"{who} answered {words.lower()}"
+    return Forbidden(f"{said}: check {settings}") if code in _NOT_WELCOME else Unavailable(said)
+
+
+def _ending(code: int, words: str, broker: Broker) -> Unavailable | Forbidden:
     if code == _TAKEN_OVER:
-        return Unavailable("the broker closed the connection: another agent came with the same device id")
+        return Unavailable(f"{broker.where} closed the connection: somebody else came with the same client id")
     if code == _TOO_LARGE:
-        return Unavailable("the broker closed the connection: a message was too large for it")
+        return Unavailable(f"{broker.where} closed the connection: a message was too large for it")
     if code in _NOT_WELCOME:
-        return _refusal(code, words)
-    return Unavailable(f"the connection to the broker has ended ({words.lower()})")
+        return _refusal(code, words, broker)
+    return Unavailable(f"the connection to {broker.where} has ended ({words.lower()})")

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import gzip
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from edge.config import Config, SourceConfig
+from edge.config import Config
+from edge.config_sources import SourceConfig
 from edge.estimate import Question
 from edge.history import FeatureStore
 from edge.lane import Lane
 from edge.mapping import Mapping
-from edge.outbox import Measured, Outbox
+from edge.outbox.box import Outbox
+from edge.outbox.records import Measured
 from shared.features import PackFacts
 from shared.reading import Reader
 from shared.records import Session
@@ -72,9 +74,10 @@ class Packs:
         if _is_simulated(past):
             self.simulated.add(pack_id)
 
-    def keep(self, samples: Sequence[Measured]) -> None:
+    def keep(self, samples: Sequence[Measured], lossy: Collection[str] = ()) -> None:
         """Measures the Samples of one step, keeps what follows from them, then stores them with the ended Sessions.
 
+        lossy: packs of which frames were lost.
         Raises OutboxError: the Samples are not stored; the Sessions come again with the next ones.
         """
         ended: dict[str, tuple[Session, ...]] = {}
@@ -83,7 +86,7 @@ class Packs:
             if sessions:
                 ended[sample.pack_id] = sessions
         if samples:
-            self._outbox.put([*(each for sessions in ended.values() for each in sessions), *samples])
+            self._outbox.put([*(each for sessions in ended.values() for each in sessions), *samples], lossy)
         for pack_id in ended:
             self.store.delivered(pack_id)
 

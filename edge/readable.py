@@ -36,6 +36,7 @@ class Readable:
             ca_file=str(config.ca_file) if config.ca_file else None,
             user=config.user,
             password=config.password,
+            table="readable.",
         )
         self._status_topic = f"packtwin/live-status/{device}"
         self._link: Link | None = None

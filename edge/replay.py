@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from edge.clock import Clock, kernel_boot_id
-from edge.outbox import Outbox
-from edge.outbox_inspect import tables
-from edge.outbox_records import Measured, Record
+from edge.outbox.box import Outbox
+from edge.outbox.inspect import tables
+from edge.outbox.records import Measured, Record
 from edge.transport import Transport
 from edge.uplink import Uplink, UplinkSettings
 from shared.block import block_of

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from edge.books import Books, Tally
 from edge.config import Config
 from edge.model_command import models_folder, stored_status
-from edge.outbox_inspect import read_books
+from edge.outbox.inspect import read_books
 from shared.records import boot_hex
 
 if TYPE_CHECKING:
@@ -45,12 +48,13 @@ def agent_status(agent: Agent) -> dict[str, Any]:
         "uplink": _uplink(agent, now_ns),
         "readable": _readable(agent),
         "model": agent.models.status(),
+        "recorder": agent.recorder.status() if agent.recorder else None,
         "packs": [
             {**lane.status(now_ns), "simulated_past": lane.config.pack_id in agent.packs.simulated}
             for lane in agent.lanes
         ],
     }
-    return status | _accounts(agent.outbox.books(), config, agent.store_problem)
+    return status | _accounts(agent.outbox.books(), config, agent.storing.problem)
 
 
 def stopped_status(config: Config) -> dict[str, Any]:
@@ -67,18 +71,31 @@ def stopped_status(config: Config) -> dict[str, Any]:
         "uplink": None,
         "readable": None,
         "model": stored_status(models_folder(config)) | {"problem": None, "inference": None},
+        "recorder": None,
         "packs": [],
     }
     return status | _accounts(books, config, None)
 
 
+def note_running(path: Path, told: Mapping[str, Any]) -> None:
+    """Leaves word of where the agent can be asked; for the owner only, as the key opens more than its page does."""
+    path.unlink(missing_ok=True)
+    with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
+        json.dump(told, file)
+
+
+def running(config: Config) -> dict[str, Any]:
+    """What `note_running` left. OSError, ValueError: no agent runs, or not where we may look."""
+    path = (config.outbox.hot_dir or config.outbox.cold_dir) / RUNNING_FILE
+    told: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return told
+
+
 def ask_running(config: Config) -> dict[str, Any] | None:
     """The status that a running agent tells of itself; None when none runs on this outbox."""
     try:
-        path = (config.outbox.hot_dir or config.outbox.cold_dir) / RUNNING_FILE
-        page = json.loads(path.read_text("utf-8"))["page"]
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"{page}/status.json", timeout=_ASK_S) as answer:
+        with opener.open(f"{running(config)['page']}/status.json", timeout=_ASK_S) as answer:
             status: dict[str, Any] = json.load(answer)
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -98,7 +115,7 @@ def _uplink(agent: Agent, now_ns: int) -> dict[str, Any] | None:
         return None
     told = asdict(agent.uplink.state)
     last_ok_ns = told.pop("last_ok_mono_ns")
-    told["last_ok_age_s"] = None if last_ok_ns is None else (now_ns - last_ok_ns) / _SECOND_NS
+    told["last_ok_age_s"] = None if last_ok_ns is None else max(now_ns - last_ok_ns, 0) / _SECOND_NS
     return {"url": agent.config.uplink.url, **told}
 
 

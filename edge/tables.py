@@ -160,5 +160,5 @@ class Table:
     def done(self) -> None:
         """ConfigError if a key is left that nobody asked for."""
         for key in self._data:
-            hint = nearest(key, self._known) or f"; known here: {', '.join(self._known)}"
+            hint = nearest(key, self._known) or f"; known here: {', '.join(dict.fromkeys(self._known))}"
             raise self.fail(f'"{key}"', f"is not a setting{hint}")

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -233,14 +234,14 @@ def check_token(address: urllib3.util.Url, token: str) -> None:
         raise ConfigError("uplink.token_file holds more than one token: keep just the one that `device add` printed")
 
 
-def check_ca(ca_file: str | None) -> None:
+def check_ca(ca_file: Path | str | None, where: str = "uplink.ca_file", whose: str = "the cloud's") -> None:
     """ConfigError where the file holds no certificate: no connection could ever be trusted."""
     if ca_file is None:
         return
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(ca_file)
     except (ssl.SSLError, OSError):
-        raise ConfigError(f"uplink.ca_file {ca_file} holds no certificate: copy the cloud's ca.pem there") from None
+        raise ConfigError(f"{where} {ca_file} holds no certificate: copy {whose} ca.pem there") from None
 
 
 def failure_of(answer: urllib3.BaseHTTPResponse, data: bytes) -> PacktwinError:
@@ -288,9 +289,12 @@ def _date_ns(value: str) -> int | None:
         return None
 
 
-def unreachable(error: Exception) -> Unavailable:
-    """What a failed connection means: Unavailable, or Untrusted for a certificate that is not the cloud's."""
-    return (Untrusted if _is_untrusted(error) else Unavailable)(plainly(error))
+def unreachable(error: Exception, who: str = "the cloud", table: str = "uplink.") -> Unavailable:
+    """What a failed connection to `who` means: Unavailable, or Untrusted for a certificate that is not theirs.
+
+    table: what stands before the names of the settings of that connection.
+    """
+    return (Untrusted if _is_untrusted(error) else Unavailable)(plainly(error, who, table))
 
 
 def _is_untrusted(error: Exception) -> bool:
@@ -298,17 +302,17 @@ def _is_untrusted(error: Exception) -> bool:
     return isinstance(reason, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in str(reason)
 
 
-def plainly(error: Exception) -> str:
-    """What went wrong, without the object names that urllib3 puts before it."""
+def plainly(error: Exception, who: str = "the cloud", table: str = "uplink.") -> str:
+    """What went wrong, without the object names that urllib3 puts before it; see `unreachable`."""
     reason = getattr(error, "reason", None) or error
     if _is_untrusted(error):
         match = _VERIFY_FAILED.search(str(reason))
         why = match[1] if match else "it cannot be verified"
-        cure = "uplink.ca_file to its CA, or uplink.url to a name in the certificate"
+        cure = f"{table}ca_file to its CA, or {table}url to a name in the certificate"
         if "not yet valid" in why or "expired" in why:
             cure = "this machine's clock, or renew the certificate"
-        return f"the cloud's certificate is not trusted ({why}): set {cure}"
+        return f"{who}'s certificate is not trusted ({why}): set {cure}"
     if isinstance(reason, urllib3.exceptions.HTTPError) and len(reason.args) > 1:  # its cause stands behind
         reason = reason.args[0]
-    text = str(reason).rsplit(">: ", 1)[-1].split("): ", 1)[-1]
-    return f"the cloud cannot be reached: {text[:200]}"
+    text = getattr(reason, "strerror", None) or str(reason).rsplit(">: ", 1)[-1].split("): ", 1)[-1]
+    return f"{who} cannot be reached: {text[:200]}"

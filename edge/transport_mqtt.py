@@ -54,6 +54,7 @@ class MqttTransport:
             ca_file=ca_file,
             user=device if token else "",
             password=token,
+            table="uplink.",
         )
         self._up, self._receipts, self._wishes = (
             f"packtwin/v1/{device}/{name}" for name in ("up", "receipt", "desired")

@@ -11,8 +11,8 @@ from typing import Final
 import numpy as np
 
 from edge.clock import Clock
-from edge.outbox import Outbox, OutboxError
-from edge.outbox_records import Taken, only
+from edge.outbox.box import Outbox
+from edge.outbox.records import OutboxError, Taken, only
 from edge.transport import Desired, Forbidden, Refused, Transport, Unavailable, Untrusted
 from shared.batch import Batch
 from shared.records import MODES, Receipt, Rejected

@@ -7,8 +7,11 @@ import os
 import sys
 from typing import NoReturn
 
+from firmware_bridge.decode_command import add_decode
+from firmware_bridge.list_command import add_list
 from firmware_bridge.lives.commands import add_lives
 from firmware_bridge.sim.commands import add_fault, add_sim
+from firmware_bridge.virtual.commands import add_virtual
 from shared.errors import ConfigError, PacktwinError
 
 
@@ -23,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command. Returns 0, 2 for bad usage or configuration, 1 when the work failed."""
     parser = _Parser(prog="python -m firmware_bridge", description="Simulated cars with batteries to talk to.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (add_sim, add_fault, add_lives):
+    for add in (add_sim, add_fault, add_lives, add_virtual, add_decode, add_list):
         add(commands)
     try:
         args = parser.parse_args(argv)

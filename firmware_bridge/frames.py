@@ -20,7 +20,27 @@ CLASSIC_BYTES: Final = 8
 FD_LENGTHS: Final = (0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 20, 24, 32, 48, 64)
 """Bytes of a frame by its DLC; the first nine are classic CAN."""
 
+LARGEST_11_BIT: Final = 0x7FF
+LARGEST_29_BIT: Final = 0x1FFF_FFFF
+
 Mask = npt.NDArray[np.bool_] | npt.NDArray[np.intp] | slice
+
+
+def id_of(text: str) -> int:
+    """An id in hex, with EXTENDED when it has 8 digits or more than 11 bits. ValueError, as a sentence's end."""
+    digits = text.strip().removeprefix("0x").removeprefix("0X")
+    try:
+        value = int(digits, 16)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= LARGEST_29_BIT:
+        raise ValueError(f'"{text}" is not an id in hex such as 7EC or 18DAF110')
+    return value | EXTENDED if len(digits) == 8 or value > LARGEST_11_BIT else value
+
+
+def id_text(can_id: int) -> str:
+    """An id as hex: 8 digits = 29 bits, 3 digits = 11 bits."""
+    return f"{can_id & LARGEST_29_BIT:08X}" if can_id & EXTENDED else f"{can_id & LARGEST_11_BIT:03X}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,14 +112,13 @@ class FrameBatch:
         lines = []
         for t_ns, can_id, payload in self.rows():
             t_s, rest_ns = divmod(t_ns, 1_000_000_000)
-            name = f"{can_id & 0x1FFF_FFFF:08X}" if can_id & EXTENDED else f"{can_id & 0x7FF:03X}"
             if can_id & REMOTE:
                 body = "#R"
             elif len(payload) > CLASSIC_BYTES:
                 body = "##0" + payload.hex().upper()
             else:
                 body = "#" + payload.hex().upper()
-            lines.append(f"({t_s}.{rest_ns // 1000:06d}) {self.channel} {name}{body}")
+            lines.append(f"({t_s}.{rest_ns // 1000:06d}) {self.channel} {id_text(can_id)}{body}")
         return lines
 
 

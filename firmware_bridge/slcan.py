@@ -13,7 +13,15 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from firmware_bridge.frames import CLASSIC_BYTES, EXTENDED, FD_LENGTHS, REMOTE, FrameBatch
+from firmware_bridge.frames import (
+    CLASSIC_BYTES,
+    EXTENDED,
+    FD_LENGTHS,
+    LARGEST_11_BIT,
+    LARGEST_29_BIT,
+    REMOTE,
+    FrameBatch,
+)
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -147,7 +155,7 @@ def _frames(
         stamp = _windows(hexes, dlc_at + 1 + data_digits, _TIMESTAMP_DIGITS)
         sane &= (spare == 0) | (stamp.max(axis=1, initial=0) < 16)
     can_id = _bytes_of(id_digits).view(">u4")[:, 0].astype(np.uint32)
-    sane &= can_id <= np.where(extended, 0x1FFF_FFFF, 0x7FF)
+    sane &= can_id <= np.where(extended, LARGEST_29_BIT, LARGEST_11_BIT)
     can_id |= np.where(extended, np.uint32(EXTENDED), np.uint32(0))
     can_id |= np.where(kind & _REMOTE, np.uint32(REMOTE), np.uint32(0))
     frames = FrameBatch(channel, np.full(len(can_id), t_ns, np.int64), can_id, length, _bytes_of(digits))

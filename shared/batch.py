@@ -8,11 +8,25 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import zstandard
 
 from shared.block import SampleBlock
 from shared.errors import WireError
 from shared.fields import ID, MAX_CELLS
-from shared.records import GAP_CAUSES, SEVERITIES, Estimate, Event, Gap, Report, Session, Single
+from shared.records import (
+    CAPTURE_FILES,
+    GAP_CAUSES,
+    MAX_PART_BYTES,
+    MAX_PARTS,
+    SEVERITIES,
+    Capture,
+    Estimate,
+    Event,
+    Gap,
+    Report,
+    Session,
+    Single,
+)
 
 SCHEMA: Final = 1
 MAX_BODY_BYTES: Final = 8 << 20
@@ -22,6 +36,8 @@ MAX_VALUES: Final = 1 << 24
 MAX_COLUMNS: Final = 1 << 17
 """Most columns of all Layouts of a Batch together: a few bytes can name thousands, and each costs microseconds."""
 MAX_TEXT_CHARS: Final = 256
+MAX_PLAIN_BYTES: Final = 8 << 20
+"""What the data of one part of a Capture may unpack to."""
 _MAX_INT: Final = 2**62
 _MAX_REASONS: Final = 64
 
@@ -40,6 +56,7 @@ class Batch:
     reports: tuple[Report, ...] = ()
     gaps: tuple[Gap, ...] = ()
     sessions: tuple[Session, ...] = ()
+    captures: tuple[Capture, ...] = ()
 
     def singles(self) -> Iterator[Single]:
         """All records that are not Samples."""
@@ -48,6 +65,7 @@ class Batch:
         yield from self.reports
         yield from self.gaps
         yield from self.sessions
+        yield from self.captures
 
     def seqs(self) -> Ints:
         """All seq, ascending."""
@@ -58,7 +76,7 @@ class Batch:
         return parts[0] if len(parts) == 1 and not singles else np.sort(np.concatenate(parts))
 
     def __len__(self) -> int:
-        kinds = (self.estimates, self.events, self.reports, self.gaps, self.sessions)
+        kinds = (self.estimates, self.events, self.reports, self.gaps, self.sessions, self.captures)
         return sum(map(len, self.blocks)) + sum(map(len, kinds))
 
 
@@ -102,7 +120,7 @@ def require_possible(record: Single) -> None:
     """WireError naming what cannot be in this record; nothing if all can."""
     if not (0 <= record.seq < _MAX_INT and 0 <= record.mono_ns < _MAX_INT):
         raise WireError("malformed", f"seq {record.seq} or its mono_ns {record.mono_ns} is out of range")
-    if isinstance(record, Estimate | Event | Session):
+    if isinstance(record, Estimate | Event | Session | Capture):
         _require_id("pack_id", record.pack_id)
     _require_texts(record)
     match record:
@@ -124,9 +142,28 @@ def require_possible(record: Single) -> None:
             wrong = f"an impossible duration of {record.duration_s} s"
         case Session() if len(record.reasons) > _MAX_REASONS:
             wrong = f"more than {_MAX_REASONS} reasons"
+        case Capture() if wrong_part := _wrong_part(record):
+            wrong = wrong_part
         case _:
             return
     raise WireError("malformed", f"the {type(record).__name__} of seq {record.seq} has {wrong}")
+
+
+def _wrong_part(record: Capture) -> str | None:
+    """What cannot be in a part of a capture; None if all can."""
+    if not ID.fullmatch(record.id) or record.file not in CAPTURE_FILES or not record.cause:
+        return f"no possible id, file or cause: {record.id[:80]!r}, {record.file[:80]!r}, {record.cause[:80]!r}"
+    if not 0 <= record.part < record.parts <= MAX_PARTS:
+        return f"part {record.part} of {record.parts}"
+    if any(abs(t_ns) >= _MAX_INT for t_ns in (record.begin_t_ns, record.end_t_ns) if t_ns is not None):
+        return "an impossible window"
+    if not 0 < len(record.data) <= MAX_PART_BYTES:
+        return f"{len(record.data)} bytes, at most {MAX_PART_BYTES}"
+    try:
+        plain_bytes = zstandard.frame_content_size(record.data)
+    except zstandard.ZstdError:
+        return "data that are no zstd frame"
+    return None if 0 <= plain_bytes <= MAX_PLAIN_BYTES else f"data that unpack to {plain_bytes} bytes"
 
 
 def _require_texts(record: Single) -> None:

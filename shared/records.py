@@ -33,6 +33,11 @@ SESSION_REASONS: Final = (
 )
 """Why a field of a Session is None."""
 SEVERITIES: Final = ("info", "warning", "critical")
+CAPTURE_FILES: Final = ("log", "serial", "state")
+"""Of a Capture: CAN frames as a candump log, chunks of serial lines as JSON lines, and as JSON what a replay needs."""
+MAX_PART_BYTES: Final = 64 << 10
+"""Of a Capture's data."""
+MAX_PARTS: Final = 16_384
 MODES: Final = {"live": 1.0, "normal": 5.0, "economy": 60.0}
 """Uplink mode -> seconds between two sends."""
 
@@ -201,7 +206,29 @@ class Gap:
     ahead: int = 0
 
 
-Single = Estimate | Event | Report | Gap | Session
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capture:
+    """One part of a window of raw input that a device kept around an alarm, or because a person asked for it.
+
+    A file of it is its parts unpacked, in order. All parts of one capture say the same, but for part, file and data.
+    """
+
+    pack_id: str
+    seq: int
+    mono_ns: int
+    t_ns: int | None = None  # when it was kept
+    id: str
+    part: int
+    parts: int  # of all its files together
+    file: str  # CAPTURE_FILES
+    cause: str  # the codes of the alarms that rose, with blanks between; `trigger` = a person asked
+    note: str | None = None  # what the person said
+    begin_t_ns: int | None = None  # the window, UTC; None = the device did not know the time
+    end_t_ns: int | None = None
+    data: bytes  # one zstd frame
+
+
+Single = Estimate | Event | Report | Gap | Session | Capture
 """A record that is no Sample: it travels one by one."""
 
 

@@ -26,7 +26,7 @@ from shared.fields import (
     Resolution,
     resolution,
 )
-from shared.records import Estimate, Event, Gap, Receipt, Rejected, Report, Session
+from shared.records import Capture, Estimate, Event, Gap, Receipt, Rejected, Report, Session
 from shared.wire_blocks import MAX_TIME, plane_rows, put_block, read_blocks
 from shared.wire_pb2 import Batch as PbBatch
 from shared.wire_pb2 import Block as PbBlock
@@ -62,6 +62,8 @@ def encode_batch(batch: Batch) -> bytes:
             added.stored.add(first=first, last=last)
     for session in batch.sessions:
         _put_record(message.sessions.add(), session, _SESSION)
+    for capture in batch.captures:
+        _put_record(message.captures.add(), capture, _CAPTURE)
     return bytes(message.SerializeToString())
 
 
@@ -134,6 +136,7 @@ def _batch(message: PbBatch, read: Sequence[SampleBlock | WireError]) -> Decoded
                     Gap(**_record(pb, _GAP), stored=tuple((r.first, r.last) for r in pb.stored)) for pb in message.gaps
                 ),
                 sessions=_records(message.sessions, Session, _SESSION),
+                captures=_records(message.captures, Capture, _CAPTURE),
             )
         )
     except WireError as error:
@@ -248,6 +251,7 @@ _ESTIMATE: Final = tuple(name for name in Estimate.__slots__ if name not in ("se
 _EVENT: Final = tuple(name for name in Event.__slots__ if name not in ("seq", "mono_ns", "t_ns"))
 _REPORT: Final = tuple(name for name in Report.__slots__ if name not in ("seq", "mono_ns", "t_ns"))
 _SESSION: Final = tuple(name for name in Session.__slots__ if name not in ("seq", "mono_ns", "t_ns"))
+_CAPTURE: Final = tuple(name for name in Capture.__slots__ if name not in ("seq", "mono_ns", "t_ns"))
 _GAP: Final = tuple(name for name in Gap.__slots__ if name not in ("seq", "mono_ns", "t_ns", "stored"))
 
 

@@ -1,13 +1,14 @@
 """Batch and Receipt <-> JSON, for devices that cannot do protobuf. Values are kept as written, to 9 decimals.
 
     {"schema": 1, "device": "D", "boot": "16 hex", "samples": [{"pack_id", "seq", "mono_ns", "t_ns", Sample's names}],
-     "estimates": [], "events": [], "reports": [], "gaps": [], "sessions": []}
+     "estimates": [], "events": [], "reports": [], "gaps": [], "sessions": [], "captures": []}
 
-A field left out, or null, is absent. A name that is not known is refused, never dropped in silence.
+A field left out, or null, is absent; bytes are base64. A name that is not known is refused, never dropped in silence.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import re
@@ -33,11 +34,18 @@ from shared.fields import (
     Resolution,
     resolution,
 )
-from shared.records import Estimate, Event, Gap, Receipt, Report, Sample, Session, Single, boot_hex
+from shared.records import Capture, Estimate, Event, Gap, Receipt, Report, Sample, Session, Single, boot_hex
 
 _BOOT: Final = re.compile(r"[0-9a-fA-F]{16}")
 _MAX_DECIMALS: Final = 9
-_KINDS: Final = {"estimates": Estimate, "events": Event, "reports": Report, "gaps": Gap, "sessions": Session}
+_KINDS: Final = {
+    "estimates": Estimate,
+    "events": Event,
+    "reports": Report,
+    "gaps": Gap,
+    "sessions": Session,
+    "captures": Capture,
+}
 _HINTS: Final[dict[Any, dict[str, Any]]] = {kind: get_type_hints(kind) for kind in _KINDS.values()}
 _INT_LIMIT: Final = 2**62
 _SAFE_INT: Final = 2**53 - 1
@@ -97,10 +105,12 @@ def batch_json(batch: Batch) -> bytes:
 
 
 def record_dict(record: Single) -> dict[str, Any]:
-    """A single record by its names; boots as 16 hex digits."""
+    """A single record by its names; boots as 16 hex digits, bytes in base64."""
     values = {item.name: getattr(record, item.name) for item in fields(record)}
     if "of_boot" in values:
         values["of_boot"] = boot_hex(values["of_boot"])
+    if "data" in values:
+        values["data"] = base64.b64encode(values["data"]).decode()
     return values
 
 
@@ -274,6 +284,8 @@ def _typed(hint: Any, name: str, value: Any, where: str) -> Any:
         return {_text(k, where): _text(v, where) for k, v in _object(value, where).items()}
     if str in kinds:
         return _text(value, where)
+    if bytes in kinds:
+        return _bytes(value, where)
     if bool in kinds:
         return _flag(value, where)
     if int in kinds:
@@ -284,6 +296,13 @@ def _typed(hint: Any, name: str, value: Any, where: str) -> Any:
     if None in numbers:
         raise WireError("malformed", f"{where} holds null")
     return numbers
+
+
+def _bytes(value: Any, where: str) -> bytes:
+    try:
+        return base64.b64decode(value, validate=True)
+    except (ValueError, TypeError):
+        raise WireError("malformed", f"{where} is not base64") from None
 
 
 def _pairs(value: Any, where: str) -> Iterable[tuple[Any, Any]]:

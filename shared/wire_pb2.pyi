@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Batch(_message.Message):
-    __slots__ = ("schema", "device", "boot", "layouts", "blocks", "estimates", "events", "reports", "gaps", "sessions")
+    __slots__ = ("schema", "device", "boot", "layouts", "blocks", "estimates", "events", "reports", "gaps", "sessions", "captures")
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     BOOT_FIELD_NUMBER: _ClassVar[int]
@@ -18,6 +18,7 @@ class Batch(_message.Message):
     REPORTS_FIELD_NUMBER: _ClassVar[int]
     GAPS_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    CAPTURES_FIELD_NUMBER: _ClassVar[int]
     schema: int
     device: str
     boot: int
@@ -28,7 +29,8 @@ class Batch(_message.Message):
     reports: _containers.RepeatedCompositeFieldContainer[Report]
     gaps: _containers.RepeatedCompositeFieldContainer[Gap]
     sessions: _containers.RepeatedCompositeFieldContainer[Session]
-    def __init__(self, schema: _Optional[int] = ..., device: _Optional[str] = ..., boot: _Optional[int] = ..., layouts: _Optional[_Iterable[_Union[Layout, _Mapping]]] = ..., blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., estimates: _Optional[_Iterable[_Union[Estimate, _Mapping]]] = ..., events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., reports: _Optional[_Iterable[_Union[Report, _Mapping]]] = ..., gaps: _Optional[_Iterable[_Union[Gap, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[Session, _Mapping]]] = ...) -> None: ...
+    captures: _containers.RepeatedCompositeFieldContainer[Capture]
+    def __init__(self, schema: _Optional[int] = ..., device: _Optional[str] = ..., boot: _Optional[int] = ..., layouts: _Optional[_Iterable[_Union[Layout, _Mapping]]] = ..., blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., estimates: _Optional[_Iterable[_Union[Estimate, _Mapping]]] = ..., events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., reports: _Optional[_Iterable[_Union[Report, _Mapping]]] = ..., gaps: _Optional[_Iterable[_Union[Gap, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[Session, _Mapping]]] = ..., captures: _Optional[_Iterable[_Union[Capture, _Mapping]]] = ...) -> None: ...
 
 class Layout(_message.Message):
     __slots__ = ("scalars", "steps", "cells", "temps", "balancing_words", "extra_names", "extra_steps", "extra_units")
@@ -281,6 +283,32 @@ class Gap(_message.Message):
     stored: _containers.RepeatedCompositeFieldContainer[Range]
     ahead: int
     def __init__(self, head: _Optional[_Union[Head, _Mapping]] = ..., of_boot: _Optional[int] = ..., first_seq: _Optional[int] = ..., last_seq: _Optional[int] = ..., cause: _Optional[str] = ..., stored: _Optional[_Iterable[_Union[Range, _Mapping]]] = ..., ahead: _Optional[int] = ...) -> None: ...
+
+class Capture(_message.Message):
+    __slots__ = ("head", "pack_id", "id", "part", "parts", "file", "cause", "note", "begin_t_ns", "end_t_ns", "data")
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    PACK_ID_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    BEGIN_T_NS_FIELD_NUMBER: _ClassVar[int]
+    END_T_NS_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    head: Head
+    pack_id: str
+    id: str
+    part: int
+    parts: int
+    file: str
+    cause: str
+    note: str
+    begin_t_ns: int
+    end_t_ns: int
+    data: bytes
+    def __init__(self, head: _Optional[_Union[Head, _Mapping]] = ..., pack_id: _Optional[str] = ..., id: _Optional[str] = ..., part: _Optional[int] = ..., parts: _Optional[int] = ..., file: _Optional[str] = ..., cause: _Optional[str] = ..., note: _Optional[str] = ..., begin_t_ns: _Optional[int] = ..., end_t_ns: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Range(_message.Message):
     __slots__ = ("first", "last")

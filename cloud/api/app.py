@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from cloud.access import door_of
-from cloud.api import device, docs, earlier, login, metrics, models, packs, stream
+from cloud.api import captures, device, docs, earlier, login, metrics, models, packs, stream
 from cloud.api.answers import ApiProblem, on_failure, on_http, on_invalid, on_problem
 from cloud.api.gate import Gate
 from cloud.api.guard import Guard
@@ -43,7 +43,7 @@ def build_app(state: State, lifespan: Lifespan, page: Page | None = None) -> ASG
     door = door_of(state.config)
     gate = Gate(state.config.access.api_token, state.reader) if door.asks else None
     app.state.packtwin, app.state.gate = state, gate
-    for part in (device, earlier, packs, models, stream, metrics, docs, login):
+    for part in (device, earlier, packs, captures, models, stream, metrics, docs, login):
         app.include_router(part.router)
     app.router.default = page or Page()  # asked last, so that a wrong method on our own paths stays a 405
     app.add_exception_handler(ApiProblem, on_problem)

@@ -17,7 +17,7 @@ from cloud.db.connect import Connection
 from cloud.ingest_rows import HEADER, TRAILER, Rows, columns, encode
 from shared.bands import Bands
 from shared.block import Ints
-from shared.records import Estimate, Event, Gap, Report, Session, Single
+from shared.records import Capture, Estimate, Event, Gap, Report, Session, Single
 
 READINGS: Final = (
     *("pack_v", "current_a", "soc_bms", "soh_bms", "cycles", "cell_min_v", "cell_max_v", "temp_min_c", "temp_max_c"),
@@ -196,6 +196,32 @@ def add_singles(conn: Connection, rows: Sequence[tuple[int, int, int | None, Sin
                 f"INSERT INTO {table} ({', '.join(fields)}) VALUES ({', '.join(marks)})",
                 [_single(*row, names=names, of_pack=of_pack) for row in members],
             )
+    _add_captures(conn, [(*row[:3], row[3]) for row in rows if isinstance(row[3], Capture)])
+
+
+def _add_captures(conn: Connection, rows: Sequence[tuple[int, int, int | None, Capture]]) -> None:
+    """Adds parts of captures, each once: whoever is second with a part changes nothing."""
+    if not rows:
+        return
+    ordered = sorted(rows, key=lambda row: (row[0], row[3].id, row[3].part))
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO capture (device_key, pack_key, id, t, t_ns, begin_t_ns, end_t_ns, cause, note, parts)"
+            f" VALUES (%s, %s, %s, {_time('%s::bigint')}, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            [
+                (device_key, pack_key, c.id, c.t_ns, c.t_ns, c.begin_t_ns, c.end_t_ns, c.cause, c.note, c.parts)
+                for device_key, _, pack_key, c in ordered
+            ],
+        )
+        cursor.executemany(
+            "INSERT INTO capture_chunk (capture_key, part, boot, seq, file, data)"
+            " SELECT capture_key, %s, %s, %s, %s, %s FROM capture"
+            " WHERE device_key = %s AND id = %s AND pack_key = %s AND parts = %s ON CONFLICT DO NOTHING",
+            [
+                (c.part, boot, c.seq, c.file, c.data, device_key, c.id, pack_key, c.parts)
+                for device_key, boot, pack_key, c in ordered
+            ],
+        )
 
 
 def _single(
@@ -221,8 +247,13 @@ def signed(boot: int) -> int:
 
 
 def forget_before(conn: Connection, before: datetime) -> int:
-    """Deletes undated samples, estimates and rejects older than `before`; how many. Other records stay."""
-    old = {"sample_undated": "not_after", "estimate": "t", "reject": "received_at"}
+    """Deletes undated samples, estimates, rejects and captures older than `before`; how many. Other records stay."""
+    old = {
+        "sample_undated": "not_after",
+        "estimate": "t",
+        "reject": "received_at",
+        "capture": "coalesce(t, received_at)",
+    }
     return sum(conn.execute(f"DELETE FROM {table} WHERE {t} < %s", (before,)).rowcount for table, t in old.items())
 
 

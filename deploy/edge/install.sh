@@ -14,6 +14,7 @@ PREFIX=/opt/packtwin
 CONFIG=/etc/packtwin
 DATA=/var/lib/packtwin
 UNITS=/etc/systemd/system
+SYSCTL=/etc/sysctl.d/60-packtwin.conf
 COMMAND=/usr/local/bin/packtwin-edge
 ACCOUNT=packtwin
 NEED_KIB=700000 # the new version beside the one that runs
@@ -52,7 +53,7 @@ remove() {
         [ -e "$UNITS/$unit" ] || [ "$unit" != packtwin-edge.service ] || continue
         ctl disable --now "$unit" || true
     done
-    do_ rm -f "$UNITS/packtwin-edge.service" "$UNITS/packtwin-can@.service" "$COMMAND"
+    do_ rm -f "$UNITS/packtwin-edge.service" "$UNITS/packtwin-can@.service" "$COMMAND" "$SYSCTL"
     do_ rm -rf "$PREFIX"
     ctl daemon-reload
     say "packtwin's agent is removed. Its settings ($CONFIG) and what it has not sent ($DATA) are still here;"
@@ -186,6 +187,10 @@ for unit in packtwin-edge.service 'packtwin-can@.service'; do
     do_ install -D -m 644 "$HERE/$unit" "$UNITS/$unit"
     changed=1
 done
+if ! cmp -s "$HERE/sysctl.conf" "$SYSCTL"; then
+    do_ install -D -m 644 "$HERE/sysctl.conf" "$SYSCTL"
+    if [ -n "$booted" ]; then do_ sysctl -q -p "$SYSCTL" || true; fi
+fi
 if [ -n "$booted" ]; then
     [ -z "$changed" ] || ctl daemon-reload
     ctl enable -q 'packtwin-can@can0.service' packtwin-edge.service

@@ -23,7 +23,7 @@ SETS: Mapping[str, tuple[str, ...]] = {
     "run": ("edge", "cloud", "local"),
     "node": ("edge", "cloud", "local", "node"),
     "train": ("edge", "cloud", "local", "train"),
-    "dev": ("edge", "cloud", "local", "train", "dev"),
+    "dev": ("edge", "logs", "cloud", "local", "train", "dev"),
 }
 
 

@@ -22,7 +22,7 @@ from settings import ROOT
 
 from cloud import config
 from edge.clock import Clock
-from edge.config import SAMPLES
+from edge.config_sources import SAMPLES
 from edge.mapping import load_mapping
 from edge.progress import ProgressLine
 from edge.replay import Pace, send_samples

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import install
+import light
 
 ROOT = Path(__file__).resolve().parents[2]
 INSIDE = (
@@ -31,6 +32,8 @@ COMMANDS: Mapping[str, Sequence[Sequence[str]]] = {
         ("python", "-m", "edge", "run", "--help"),
         ("python", "-m", "edge", "status", "--help"),
         ("python", "-m", "edge", "replay", "--help"),
+        ("python", "-m", "edge", "decode", "--help"),
+        ("python", "-m", "edge", "doctor", "--help"),
         ("python", "-m", "edge", "model", "status", "--help"),
         ("packtwin-sim", "sim", "--cars", "1", "--seconds", "1", "--log", "-"),
         ("python", "-m", "firmware_bridge", "fault", "--help"),
@@ -63,6 +66,7 @@ def main() -> None:
                 start(binaries, command, elsewhere)
             if extra == "edge":
                 stays_light(binaries, elsewhere)
+                print(light.checked(binaries / "python", elsewhere), flush=True)
             print(f"{extra:<5} {len(commands)} commands start ({time.monotonic() - began_s:.0f} s)", flush=True)
 
 

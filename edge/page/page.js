@@ -138,7 +138,9 @@ function sourceNote({ source, pack }) {
   const make = [pack.chemistry?.toUpperCase(), pack.series && `${pack.series} in series`, pack.nominal_ah && `${pack.nominal_ah} Ah`].filter(Boolean);
   const errors = Object.entries(source.errors).map(([reason, count]) => `${number(count, 0)} × ${words(reason)}`);
   const bus = source.problem ? source.problem : `${number(source.frames_per_s, 0)} frames/s on ${source.interface} ${source.channel.split("/").at(-1)}`;
-  return [...make, bus, errors.length ? `not understood: ${errors.join(", ")}` : null].filter(Boolean).join(" · ");
+  const told = Object.entries(source.error_frames ?? {}).map(([kind, count]) => `${number(count, 0)} × ${words(kind)}`);
+  return [...make, bus, errors.length ? `not understood: ${errors.join(", ")}` : null, source.drops ? `${number(source.drops, 0)} frames lost` : null,
+    told.length ? `bus errors: ${told.join(", ")}` : null, ...(source.notes ?? [])].filter(Boolean).join(" · ");
 }
 
 function packPanel(pack, model, isOpen) {

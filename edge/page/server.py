@@ -1,13 +1,13 @@
-"""A small WSGI server for the local page and for metrics: threads, no framework, read-only."""
+"""A small WSGI server for the local page and for metrics: threads, no framework; reads, but for `edge.page.wishes`."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from edge.config import Listen
+from edge.page.wishes import WISH_PATH, Wishes
 from shared.errors import ConfigError, PacktwinError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ _FILES: Final = {
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
+_IDLE_S: Final = 60.0
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 _HEADERS: Final = [
     ("Cache-Control", "no-store"),
@@ -38,14 +40,16 @@ _HEADERS: Final = [
 
 
 class PageApp:
-    """GET / (the page), /status.json (what it shows) and /health."""
+    """GET / (the page), /status.json (what it shows) and /health; POST /capture where `wishes` answers that."""
 
-    def __init__(self, status: Callable[[], dict[str, Any]]) -> None:
-        self._status = status
+    def __init__(self, status: Callable[[], dict[str, Any]], wishes: Wishes | None = None) -> None:
+        self._status, self._wishes = status, wishes
         self._files = {path: ((_FOLDER / name).read_bytes(), kind) for path, (name, kind) in _FILES.items()}
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "/")
+        if path == WISH_PATH and environ["REQUEST_METHOD"] == "POST" and self._wishes is not None:
+            return _answer(start_response, *self._wishes.answer(environ))
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             return _answer(start_response, "405 Method Not Allowed", b"only GET\n", "text/plain")
         if path == "/status.json":
@@ -63,14 +67,14 @@ def _answer(start_response: StartResponse, status: str, body: bytes, kind: str) 
     return [body]
 
 
-@contextmanager
-def serve_page(listen: Listen, status: Callable[[], dict[str, Any]]) -> Iterator[str]:
+@contextlib.contextmanager
+def serve_page(listen: Listen, status: Callable[[], dict[str, Any]], wishes: Wishes | None = None) -> Iterator[str]:
     """Serves the local page until the end of the block; yields its address (with the port really taken)."""
-    with serve_wsgi(listen, PageApp(status), "page") as address:
+    with serve_wsgi(listen, PageApp(status, wishes), "page") as address:
         yield address
 
 
-@contextmanager
+@contextlib.contextmanager
 def serve_wsgi(listen: Listen, app: WSGIApplication, what: str) -> Iterator[str]:
     """Serves `app` in threads until the end of the block. ConfigError when the port is taken.
 
@@ -85,12 +89,14 @@ def serve_wsgi(listen: Listen, app: WSGIApplication, what: str) -> Iterator[str]
             f"{what}: cannot listen on {listen.host}:{listen.port} ({why.lower()}): "
             f"stop who does, or set {listen.variable} or [{what}] port to a free one"
         ) from None
-    thread = threading.Thread(target=server.serve_forever, args=(0.1,), name=what, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(_IDLE_S,), name=what, daemon=True)
     thread.start()
     host = "127.0.0.1" if listen.host in ("", "0.0.0.0", "::") else listen.host
     try:
         yield f"http://{host}:{server.server_port}"
     finally:
+        with contextlib.suppress(OSError):  # wakes the thread, which else would look up only after _IDLE_S
+            server.socket.shutdown(socket.SHUT_RDWR)
         server.shutdown()
         server.server_close()
 

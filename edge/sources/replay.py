@@ -1,11 +1,10 @@
-"""Files as sources: a CSV whose rows are Samples, or a candump log whose frames are decoded as they would be live."""
+"""A CSV as a source: its rows are Samples. Logs of frames: replay_log.py."""
 
 from __future__ import annotations
 
 import csv
 import gzip
 import hashlib
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,18 +12,13 @@ from pathlib import Path
 from typing import IO, Final
 
 from edge.assemble import Assembler
-from edge.dbc import Dbc
-from edge.decode import Decoder, Fields, put
-from edge.mapping import LATEST_NS, CsvShape, Mapping
-from edge.outbox_records import Measured
+from edge.decode import RANGED, Fields
+from edge.mapping import Mapping
+from edge.mapping_csv import LATEST_NS, CsvShape
+from edge.outbox.records import Measured
 from edge.tables import nearest
-from firmware_bridge.frames import EXTENDED, REMOTE, FrameBatch
 from shared.errors import ConfigError, PacktwinError
 
-_SECOND_NS: Final = 1_000_000_000
-_MS_NS: Final = 1_000_000
-_SILENCE_NS: Final = 60 * _SECOND_NS
-_CANDUMP: Final = re.compile(r"\((\d+)\.(\d{1,9})\)\s+(\S+)\s+([0-9A-Fa-f]{3}|[0-9A-Fa-f]{8})(##[0-9A-Fa-f]|#)(\S*)")
 _MISSING: Final = {"", "nan", "na", "null", "none"}
 
 
@@ -34,7 +28,7 @@ class Notes:
 
     unmapped: tuple[str, ...] = ()
     other_channels: tuple[str, ...] = ()
-    bad_lines: int = 0
+    log: tuple[str, ...] = ()
     errors: dict[str, int] | None = None
 
 
@@ -80,76 +74,12 @@ def csv_samples(path: Path, mapping: Mapping, pack_id: str, notes: Notes) -> Ite
                 after_ns = _row_time(path, rows.line_num, row, columns.get(shape.time), shape, n)
                 first_ns = after_ns if first_ns is None else first_ns
                 mono_ns = max(after_ns - first_ns, 0)
-                assembler.feed([_row_fields(row, columns, mapping, mono_ns)])
+                assembler.feed(_row_fields(row, columns, mapping, mono_ns))
                 yield assembler.sample(mono_ns, shape.start_ns + after_ns)
             if first_ns is None:
                 raise PacktwinError(f"{path} has no row below its header: give a file with data")
         except (csv.Error, UnicodeDecodeError) as error:
             raise PacktwinError(f"{path} line {rows.line_num}: not a CSV in UTF-8 ({error}): mend the file") from None
-
-
-def log_samples(
-    path: Path, mapping: Mapping, pack_id: str, sample_s: float, channel: str | None, notes: Notes
-) -> Iterator[Measured]:
-    """A Sample per `sample_s` of log time from a candump log (`(t) channel ID#HEX`). channel None = the log's first."""
-    assert mapping.dbc is not None
-    decoder = Decoder(mapping, Dbc(mapping.dbc))
-    assembler = Assembler(pack_id, mapping, sample_s)
-    interval_ns = int(sample_s * _SECOND_NS)
-    others: dict[str, None] = {}
-    frames: list[tuple[int, int, bytes]] = []
-    first_ns = due_ns = 0
-
-    def close(end_ns: int) -> Measured | None:
-        assembler.feed(decoder.decode(FrameBatch.of(channel or "", frames)))
-        frames.clear()
-        mono_ns = end_ns - first_ns
-        return assembler.sample(mono_ns, round(end_ns / _MS_NS) * _MS_NS) if assembler.heard else None
-
-    for t_ns, name, can_id, payload in _log_frames(path, notes):
-        channel = channel or name
-        if name != channel:
-            others[name] = None
-            continue
-        if not first_ns:
-            first_ns, due_ns = t_ns, t_ns + interval_ns
-        while t_ns >= due_ns:
-            sample = close(due_ns)
-            if sample is not None:
-                yield sample
-            # Over a long silence of the log nothing is told: a pause of a year is no year of stale samples.
-            due_ns = t_ns + interval_ns if t_ns - due_ns > _SILENCE_NS else due_ns + interval_ns
-        frames.append((t_ns - first_ns, can_id, payload))
-    if frames:
-        sample = close(due_ns)
-        if sample is not None:
-            yield sample
-    if not assembler.heard:
-        raise PacktwinError(
-            f"{path} has no frame that {mapping.path} knows ({decoder.frames} frames of {channel or 'any channel'}, "
-            f"{notes.bad_lines} lines that are none): check mapping and channel"
-        )
-    notes.other_channels, notes.errors = tuple(others), dict(decoder.errors)
-
-
-def _log_frames(path: Path, notes: Notes) -> Iterator[tuple[int, str, int, bytes]]:
-    """(t_ns, channel, can_id, payload) of each line that is a frame."""
-    with _open(path) as file:
-        for raw in file:
-            found = _CANDUMP.match(raw.decode("ascii", "replace").strip())
-            if found is None:
-                notes.bad_lines += bool(raw.strip())
-                continue
-            seconds, fraction, channel, id_text, mark, body = found.groups()
-            can_id = int(id_text, 16) | (EXTENDED if len(id_text) == 8 else 0)
-            if mark == "#" and body[:1] in ("R", "r"):
-                can_id, body = can_id | REMOTE, ""
-            try:
-                payload = bytes.fromhex(body.split("_")[0].replace(".", ""))
-            except ValueError:
-                notes.bad_lines += 1
-                continue
-            yield int(seconds) * _SECOND_NS + int(fraction.ljust(9, "0")), channel, can_id, payload
 
 
 def _columns(path: Path, header: list[str], mapping: Mapping, shape: CsvShape) -> dict[str | None, int]:
@@ -178,20 +108,21 @@ def _row_time(path: Path, line: int, row: list[str], at: int | None, shape: CsvS
 
 
 def _row_fields(row: list[str], columns: dict[str | None, int], mapping: Mapping, mono_ns: int) -> Fields:
-    values: dict[str, float] = {}
-    reasons: dict[str, str] = {}
+    fields = Fields()
     for target in mapping.targets:
         cell = row[columns[target.signal]].strip()
         if cell.lower() in _MISSING:
-            reasons[target.name] = "absent"
+            fields.newest[target.name] = (None, mono_ns, "absent")
             continue
         try:
             value = float(cell)
         except ValueError:
-            reasons[target.name] = "invalid"
+            fields.newest[target.name] = (None, mono_ns, "invalid")
             continue
-        put(target, value, None, values, reasons)
-    return Fields(mono_ns, values, reasons)
+        fields.put(target, mono_ns, value)
+        if target.name in RANGED:
+            fields.put_span(target, [value])
+    return fields
 
 
 @contextmanager
@@ -201,7 +132,7 @@ def _open(path: Path) -> Iterator[IO[bytes]]:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             yield file  # type: ignore[misc]
     except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist: give the path of a CSV or a candump log") from None
+        raise ConfigError(f"{path} does not exist: give the path of a CSV or a log") from None
     except (EOFError, gzip.BadGzipFile) as error:
         raise PacktwinError(f"{path} is not a whole gzip file ({error}): fetch it again") from None
     except OSError as error:

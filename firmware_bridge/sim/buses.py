@@ -10,7 +10,7 @@ import tty
 from pathlib import Path
 from typing import Final, Protocol
 
-from firmware_bridge import slcan
+from firmware_bridge import python_can, slcan
 from firmware_bridge.frames import EXTENDED, FrameBatch
 from shared.errors import ConfigError, PacktwinError
 
@@ -134,7 +134,7 @@ class CanBus:
 
     def __init__(self, interface: str, channel: str) -> None:
         try:
-            import can
+            can = python_can.load()
         except ImportError as error:
             raise ConfigError("other interfaces than slcan need python-can: install packtwin[edge]") from error
         logging.getLogger("can").setLevel(logging.CRITICAL)  # what goes wrong is said below, once

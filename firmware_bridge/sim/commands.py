@@ -135,7 +135,7 @@ def _status_s(args: argparse.Namespace) -> float | None:
 def _log(args: argparse.Namespace, ticks: int) -> int:
     fleet = Fleet.drawn(args.cars, args.seed)
     try:
-        with _until_signal() as stopped, _opened(args.log) as out:
+        with until_signal() as stopped, _opened(args.log) as out:
             if out is not sys.stdout:
                 _introduce(fleet, [f"{args.log}:can{n}" for n in range(args.cars)])
             for lines in log_lines(fleet, ticks):
@@ -168,7 +168,7 @@ def _opened(name: str) -> Iterator[TextIO]:
 def _live(args: argparse.Namespace, ticks: int | None) -> int:
     status_s = _status_s(args)
     with contextlib.ExitStack() as stack:
-        stopped = stack.enter_context(_until_signal())
+        stopped = stack.enter_context(until_signal())
         folder = made_private(run_dir(os.environ))
         buses = _buses(args, folder, stack)
         fleet = Fleet.drawn(args.cars, args.seed)
@@ -183,7 +183,7 @@ def _live(args: argparse.Namespace, ticks: int | None) -> int:
 
 
 @contextlib.contextmanager
-def _until_signal() -> Iterator[Callable[[], bool]]:
+def until_signal() -> Iterator[Callable[[], bool]]:
     """Says whether SIGINT or SIGTERM came; meanwhile they do nothing else."""
     came: list[int] = []
     before = {

@@ -19,7 +19,8 @@ from pathlib import Path
 import orjson
 from drive import plain, samples
 
-from edge.outbox import Measured, Outbox
+from edge.outbox.box import Outbox
+from edge.outbox.records import Measured
 from shared.block import Layout
 from shared.records import MODES, Receipt, Sample
 

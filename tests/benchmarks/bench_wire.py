@@ -11,7 +11,7 @@ import orjson
 import zstandard
 from drive import plain, samples
 
-from edge.outbox_records import Row, batch_of
+from edge.outbox.records import Row, batch_of
 from shared.records import MODES, Receipt, boot_hex, new_boot
 from shared.wire import decode_batch, encode_batch, encode_layout, encode_receipt
 

@@ -31,8 +31,10 @@ def api(database: Database) -> Iterator[Api]:
         yield running
 
 
-def full_batch(device: str, pack_id: str) -> Batch:
-    t_ns = time.time_ns() // 10**9 * 10**9 - 60 * 10**9
+MINUTE_AGO_NS = time.time_ns() // 10**9 * 10**9 - 60 * 10**9
+
+
+def full_batch(device: str, pack_id: str, t_ns: int = MINUTE_AGO_NS) -> Batch:
     head = {"mono_ns": 1, "t_ns": t_ns}
     samples = with_nulls(block(pack_id, 20, t_ns=t_ns), 0.2)
     return batch(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 from fake_batches import NOW_NS, SECOND_NS, T0_NS, batch, block, layout, with_nulls
 from pg_process import drop_database, empty_database, fresh_database
 from psycopg import sql
@@ -20,7 +21,7 @@ from cloud.config import Config, Database
 from cloud.ingest import DAY_NS, Ingest
 from cloud.rollup import run_pass
 from shared.errors import ConfigError, PacktwinError
-from shared.records import Estimate, Event, Report
+from shared.records import Capture, Estimate, Event, Report
 
 SMALL = layout(cells=4, temps=2)
 FIRST = batch(
@@ -31,6 +32,20 @@ FIRST = batch(
     estimates=(Estimate(pack_id="P", seq=260, mono_ns=1, t_ns=T0_NS, soc=0.5, cell_soc=(0.1, None)),),  # type: ignore[arg-type]
     events=(Event(seq=261, mono_ns=1, t_ns=T0_NS, id="e", code="low_soc", severity="warning", pack_id="P"),),
     reports=(Report(seq=262, mono_ns=1, t_ns=T0_NS, model_id="m-1", counter=1, step="refused", reason="crash"),),
+    captures=(
+        Capture(
+            pack_id="P",
+            seq=263,
+            mono_ns=1,
+            t_ns=T0_NS,
+            id="c",
+            part=0,
+            parts=1,
+            file="log",
+            cause="trigger",
+            data=zstandard.ZstdCompressor().compress(b"(1.000000) can0 100#00\n"),
+        ),
+    ),
 )
 
 
@@ -76,7 +91,16 @@ def test_every_row_of_every_table_comes_back_and_the_ingest_goes_on(
     assert [entry.name for entry in tmp_path.iterdir()] == ["twin.backup"]
     assert backup.restore(target, file) == []
     was, became = rows(seeded), rows(target)
-    assert {"sample", "samples", "samples_1m", "received", "estimate", "event_now", "migration"} <= was.keys()
+    assert {
+        "sample",
+        "samples",
+        "samples_1m",
+        "received",
+        "estimate",
+        "event_now",
+        "capture_chunk",
+        "migration",
+    } <= was.keys()
     assert sum(map(len, was.values())) > 600
     assert was.keys() == became.keys()
     for name in was:

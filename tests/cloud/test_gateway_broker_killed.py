@@ -16,7 +16,7 @@ from cloud import db
 from cloud.config import Config, Database, Mqtt
 from edge.clock import Clock, kernel_boot_id
 from edge.mqtt import Broker, Link
-from edge.outbox import Outbox
+from edge.outbox.box import Outbox
 from edge.transport_mqtt import MqttTransport
 from edge.uplink import Uplink, UplinkSettings
 from shared.wire import encode_batch

@@ -63,6 +63,8 @@ def test_the_example_lists_every_setting_that_the_code_reads() -> None:
         "JAVA_HOME",
         "NO_COLOR",
         "HTTP_HOST",
+        "HTTP_X_PACKTWIN_KEY",
+        "CONTENT_LENGTH",
         "ORT_DISABLE_TELEMETRY",
         "PATH_INFO",
         "REQUEST_METHOD",

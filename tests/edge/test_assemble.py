@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edge.assemble import Assembler, readable
-from edge.dbc import Dbc
+from edge.dbc.load import load
 from edge.decode import Decoder
 from edge.mapping import load_mapping
 from firmware_bridge.frames import EXTENDED, FrameBatch
@@ -56,12 +56,12 @@ balancing = { from = ["Balance.B1", "Balance.B2"] }
 class Bus:
     """A decoder and an assembler; `say` takes frames at a time in s, `at` gives the Sample by its names."""
 
-    def __init__(self, folder: Path) -> None:
-        (folder / "t.dbc").write_text(DBC)
+    def __init__(self, folder: Path, dbc: str = DBC) -> None:
+        (folder / "t.dbc").write_text(dbc)
         (folder / "m.toml").write_text(MAPPING)
         mapping = load_mapping(folder / "m.toml")
         assert mapping.dbc is not None
-        self.decoder = Decoder(mapping, Dbc(mapping.dbc))
+        self.decoder = Decoder(mapping, load(mapping.dbc))
         self.assembler = Assembler("A", mapping, 1.0)
 
     def say(self, t_s: float, *frames: tuple[int, bytes]) -> None:
@@ -92,6 +92,25 @@ def test_newest_value_and_the_extremes_of_all_frames_within_the_sample(bus: Bus)
     assert (sample["pack_v"], sample["pack_v_min"], sample["pack_v_max"]) == (401.5, 390.0, 401.5)
     assert (sample["current_a"], sample["current_a_min"], sample["current_a_max"]) == (-2.0, -2.0, 250.0)  # sign turned
     assert (sample["state"], sample["contactor_main"], sample["alarms"]) == ("drive", True, [])
+
+
+def test_what_is_out_of_range_is_in_no_extreme(bus: Bus) -> None:
+    bus.say(0.1, pack(v=400.0), pack(v=700.0), pack(v=390.0))
+    sample = bus.at(1.0)
+    assert (sample["pack_v"], sample["pack_v_min"], sample["pack_v_max"]) == (390.0, 390.0, 400.0)
+    bus.say(1.1, pack(v=380.0))
+    bus.say(1.2, pack(v=700.0))
+    assert bus.at(2.0)["pack_v_min"] is None  # its last frame was bad
+
+
+def test_a_message_that_comes_under_two_ids_is_one(tmp_path: Path) -> None:
+    """Some DBCs say the same twice, for the buses where it has another id: the frame that came last counts."""
+    twice = DBC.replace("BO_ 259", DBC[DBC.index("BO_ 256") : DBC.index("BO_ 257")].replace("256", "300") + "BO_ 259")
+    bus = Bus(tmp_path, twice)
+    for first, second in ((256, 300), (300, 256)):
+        bus.say(0.1, (first, pack(v=400.0)[1]), (second, pack(v=401.0)[1]))
+        assert bus.at(1.0)["pack_v"] == 401.0
+    assert bus.decoder.skipped == 0
 
 
 def test_extremes_start_anew_with_each_sample(bus: Bus) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.config import SourceConfig
+from edge.config_sources import CanPollConfig, SourceConfig
+from edge.sources import usb
 from edge.sources.can import PythonCanSource, SlcanSource, SourceError, source_of
 from firmware_bridge.frames import FrameBatch
 from firmware_bridge.slcan import encode
@@ -94,7 +95,7 @@ def test_every_frame_arrives_once_whatever_the_pieces(adapter: Adapter) -> None:
     got = []
     for at in range(0, len(text), 997):
         os.write(adapter.fd, text[at : at + 997])
-        select.select([source._port.fileno()], [], [], 5)  # type: ignore[union-attr]
+        select.select([source._port.fileno()], [], [], 5)
         got += [(can_id, data) for _, can_id, data in source.read(7).rows()]
     got += read_all(source, 300 - len(got))
     assert got == [(can_id, data) for _, can_id, data in sent.rows()]
@@ -117,6 +118,57 @@ def test_a_line_that_goes_is_told_and_opens_again_when_it_is_back(adapter: Adapt
     os.write(adapter.fd, encode(frames(3)))
     assert len(read_all(source, 3)) == 3
     source.close()
+
+
+def test_an_adapter_that_comes_back_under_another_name_is_followed_by_its_link(adapter: Adapter) -> None:
+    """Its old port may live on, silent: what was /dev/ttyACM0 is /dev/ttyACM1 now, and by-id points there."""
+    source = SlcanSource(config(str(adapter.link)))
+    source.open()
+    adapter.heard()
+    assert len(source.read(1_000_000_000)) == 0
+    old = adapter.fd
+    adapter.plug_in()
+    with pytest.raises(SourceError, match="has gone"):
+        for second in range(2, 5):
+            source.read(second * 1_000_000_000)
+    source.close()
+    source.open()
+    adapter.heard()
+    os.write(adapter.fd, encode(frames(3)))
+    assert len(read_all(source, 3)) == 3
+    source.close()
+    os.close(old)
+
+
+def test_an_adapter_whose_link_is_gone_has_gone(adapter: Adapter) -> None:
+    source = SlcanSource(config(str(adapter.link)))
+    source.open()
+    adapter.link.unlink()
+    with pytest.raises(SourceError, match="has gone"):
+        source.read(10_000_000_000)
+    source.close()
+
+
+@pytest.mark.parametrize(("kind", "name"), [("tty", "/dev/ttyACM1"), ("net", "can1")])
+def test_an_adapter_is_found_by_its_serial_number(tmp_path: Path, kind: str, name: str) -> None:
+    for number, port in (("AA", "1-1"), ("BB", "1-2")):
+        device = tmp_path / "devices" / "pci0" / "usb1" / port
+        (device / "1-2:1.0").mkdir(parents=True)
+        (device / "serial").write_text(f"{number}\n")
+    for at, port in ((0, "1-1"), (1, "1-2")):
+        entry = tmp_path / "class" / kind / f"{'ttyACM' if kind == 'tty' else 'can'}{at}"
+        entry.mkdir(parents=True)
+        (entry / "device").symlink_to(tmp_path / "devices" / "pci0" / "usb1" / port / "1-2:1.0")
+    (tmp_path / "class" / kind / "lo").mkdir()
+    assert usb.name_of("usb:BB", kind, tmp_path) == name
+    assert usb.name_of("usb:CC", kind, tmp_path) is None
+    assert usb.name_of("can0", kind, tmp_path) == "can0"
+
+
+@pytest.mark.parametrize("interface", ["slcan", "socketcan"])
+def test_an_adapter_that_is_not_plugged_in_is_one_sentence(interface: str) -> None:
+    with pytest.raises(SourceError, match="usb:nothing-like-that cannot be opened: no such adapter is plugged in"):
+        source_of(config("usb:nothing-like-that", interface=interface)).open()
 
 
 def test_a_line_has_one_reader(adapter: Adapter) -> None:
@@ -154,3 +206,28 @@ def test_other_interfaces_go_through_python_can() -> None:
     source.close()
     with pytest.raises(SourceError, match="not open"):
         source.read(6)
+
+
+def test_whatever_a_vendors_code_raises_is_told_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Kvaser's driver it is a NameError, which ended the agent, and with it every other pack."""
+    import can
+
+    class Vendor:
+        socket = None
+
+        def fail(self, *_: object, **__: object) -> None:
+            raise NameError("name 'canRead' is not defined")
+
+        recv = send = shutdown = fail
+
+    source = PythonCanSource(config("0", interface="kvaser", listen_only=False, can=CanPollConfig(poll=True)))
+    monkeypatch.setattr(can, "Bus", Vendor().fail)
+    with pytest.raises(SourceError, match="kvaser 0 cannot be opened: name 'canRead' is not defined"):
+        source.open()
+    monkeypatch.setattr(can, "Bus", lambda **_: Vendor())
+    source.open()
+    with pytest.raises(SourceError, match="0 has gone"):
+        source.read(1)
+    with pytest.raises(SourceError, match="0 has gone"):
+        source.send(0x123, b"")
+    source.close()

@@ -9,6 +9,7 @@ import pytest
 
 from edge.__main__ import main
 from edge.config import load_config
+from edge.config_sources import SerialConfig
 from shared.errors import ConfigError
 
 SOURCE = '[[source]]\npack_id = "A"\nchannel = "can/A"\nmapping = "mapping.toml"\n'
@@ -36,7 +37,7 @@ def test_a_small_file_gets_the_documented_defaults(write: Write, tmp_path: Path)
 
 
 def test_the_shipped_sample_is_a_right_file() -> None:
-    from edge.config import SAMPLES
+    from edge.config_sources import SAMPLES
 
     config = load_config(SAMPLES / "edge.toml", {})
     assert config.sources
@@ -66,9 +67,41 @@ def test_what_a_model_needs_to_know_of_a_pack_is_found_beside_the_file(write: Wr
     assert config.sources[0].commissioned_t_ns == 1_622_419_200 * 10**9
 
 
+SERIAL = '[[source]]\npack_id = "A"\ntype = "serial"\nchannel = "bms"\nmapping = "mapping.toml"\n'
+
+
+def test_a_bms_on_a_serial_port_needs_no_more_than_its_port_and_mapping(write: Write, tmp_path: Path) -> None:
+    config = load_config(write(f'device = "b"\n{SERIAL}'), {})
+    (source,) = config.sources
+    assert (source.interface, source.channel) == ("serial", str(tmp_path / "bms"))
+    assert source.serial == SerialConfig(baudrate=None, address=None, poll_s=None, poll=True)
+    other = SERIAL.replace('"A"', '"B"')
+    both = f'device = "b"\n{SERIAL}address = 1\npoll_s = 2\n{other}address = 2\n'
+    assert [source.serial.address for source in load_config(write(both), {}).sources if source.serial] == [1, 2]
+    by_serial = SERIAL.replace('"bms"', '"usb:A50285BI"')
+    assert load_config(write(f'device = "b"\n{by_serial}'), {}).sources[0].channel == "usb:A50285BI"
+
+
 DEVICE = 'device = "b"\n'
+SERIAL_B = SERIAL.replace('"A"', '"B"')
+ON_THAT_PORT = SOURCE.replace("can/A", "bms").replace('"A"', '"B"')
 OTHER = SOURCE.replace('pack_id = "A"', 'pack_id = "B"')
 WRONG = {
+    "one line, no addresses": (DEVICE + SERIAL + SERIAL_B, ["read by A and B", "give each an address"]),
+    "one line, two rates": (
+        f"{DEVICE}{SERIAL}address = 1\nbaudrate = 9600\n{SERIAL_B}address = 2\n",
+        ["a line has one"],
+    ),
+    "one line, asked and not": (
+        f"{DEVICE}{SERIAL}address = 1\n{SERIAL_B}address = 2\npoll = false\n",
+        ["set both to false"],
+    ),
+    "serial and slcan": (
+        DEVICE + SERIAL + ON_THAT_PORT,
+        ["one reader"],
+    ),
+    "no such kind": (DEVICE + SERIAL.replace('"serial"', '"seriell"'), ["type", "serial"]),
+    "a setting of a bus": (f"{DEVICE}{SERIAL}bitrate = 500000\n", ["bitrate", "is not a setting"]),
     "no root": (f'trust_root = "none.json"\n{DEVICE}{SOURCE}', ["trust_root", '"none.json"', "does not exist"]),
     "no past": (f'{DEVICE}{SOURCE}past = "none.jsonl"\n', ["past", '"none.jsonl"', "does not exist"]),
     "no day": (f'{DEVICE}{SOURCE}commissioned = "2021-05-31"\n', ["commissioned", "2021-05-31", "without quotes"]),
@@ -88,6 +121,15 @@ WRONG = {
     "no such mapping": (DEVICE + SOURCE.replace("mapping.toml", "none.toml"), ["none.toml", "not exist"]),
     "no channel": (f'{DEVICE}[[source]]\npack_id = "A"\nmapping = "mapping.toml"\n', ["channel", "missing"]),
     "no such token file": (f'{DEVICE}[uplink]\ntoken_file = "t"\n{SOURCE}', ["token_file", "cannot be read"]),
+    "no certificate of a source": (
+        f'{DEVICE}[[source]]\npack_id = "A"\ntype = "mqtt"\nurl = "mqtts://h"\nmapping = "mapping.toml"\n'
+        'ca_file = "edge.toml"\n',
+        ["[[source]]", "ca_file", "edge.toml", "holds no certificate"],
+    ),
+    "no certificate of a broker to show": (
+        f'{DEVICE}{SOURCE}[readable]\nurl = "mqtts://h"\nca_file = "edge.toml"\n',
+        ["readable.ca_file", "holds no certificate"],
+    ),
     "no TOML": ("device = \n", ["is not TOML"]),
 }
 

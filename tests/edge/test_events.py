@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.config import SAMPLES, load_config
+from edge.config import load_config
+from edge.config_sources import SAMPLES
 from edge.events import FILE, Events
 from shared.alerts import bands_of
 from shared.errors import ConfigError

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.config import SAMPLES
-from edge.dbc import Dbc
+from edge.config_sources import SAMPLES
+from edge.dbc.load import load
 from edge.decode import Decoder
 from edge.mapping import Mapping, load_mapping
 from shared.errors import ConfigError
@@ -25,7 +25,7 @@ def mapped(tmp_path: Path, text: str) -> Mapping:
 def test_the_shipped_mapping_fits_the_shipped_dbc() -> None:
     mapping = load_mapping(SAMPLES / "mapping.toml")
     assert mapping.dbc is not None
-    Decoder(mapping, Dbc(mapping.dbc))
+    Decoder(mapping, load(mapping.dbc))
     assert (mapping.layout.cells, mapping.layout.temps, mapping.pack.series) == (96, 16, 96)
     assert dict(mapping.layout.scalars)["pack_v"] == resolution(0.01)
 
@@ -82,22 +82,34 @@ def test_what_is_wrong_is_one_sentence_that_names_it(tmp_path: Path, text: str, 
 
 def test_a_mapping_needs_a_dbc_or_a_csv_and_not_both(tmp_path: Path) -> None:
     for head in ("", f'{HEAD}[csv]\ntime = "t"\n'):
-        with pytest.raises(ConfigError, match="one of the two"):
+        with pytest.raises(ConfigError, match="must say what the names mean"):
             mapped(tmp_path, head + '[fields]\npack_v = { from = "S" }\n')
+
+
+def test_the_kinds_of_a_mapping_are_named_each_once(tmp_path: Path) -> None:
+    """It said "dbc , protocol, ..." and "known here: dbc, vehicle, protocol, protocol"."""
+    with pytest.raises(ConfigError) as error:
+        mapped(tmp_path, HEAD + 'protocol = "jbd"\n[mqtt]\n[fields]\npack_v = { from = "M.S" }\n')
+    assert str(error.value).endswith(
+        "mapping.toml must say what the names mean: give dbc, protocol, [csv] or [mqtt], one of the four"
+    )
+    with pytest.raises(ConfigError) as error:
+        mapped(tmp_path, HEAD + 'zzz = 1\n[fields]\npack_v = { from = "M.S" }\n')
+    assert "known here: dbc, csv, vehicle, protocol, mqtt, isotp, pack, fields, alarms, counter" in str(error.value)
 
 
 def test_a_signal_that_the_dbc_has_not_is_told_with_the_nearest_names(tmp_path: Path) -> None:
     mapping = mapped(tmp_path, HEAD + '[fields]\npack_v = { from = "BMS_PackElec.PackVoltag" }\n')
     assert mapping.dbc is not None
     with pytest.raises(ConfigError, match=r"did you mean BMS_PackElec\.PackVoltage"):
-        Decoder(mapping, Dbc(mapping.dbc))
+        Decoder(mapping, load(mapping.dbc))
 
 
 def test_a_bad_or_missing_dbc_is_one_sentence(tmp_path: Path) -> None:
     bad = tmp_path / "bad.dbc"
     bad.write_text("this is no DBC {")
     with pytest.raises(ConfigError, match="is not a DBC") as raised:
-        Dbc(bad)
+        load(bad)
     assert "\n" not in str(raised.value)
     with pytest.raises(ConfigError, match="does not exist"):
-        Dbc(tmp_path / "none.dbc")
+        load(tmp_path / "none.dbc")

@@ -10,7 +10,8 @@ import pytest
 from fakes.cloud import FakeCloud
 from fakes.outbox import LAYOUT, Machine, event, everything, measured
 
-from edge.outbox import Outbox, OutboxError, OutboxFull
+from edge.outbox.box import Outbox
+from edge.outbox.records import OutboxError, OutboxFull
 from shared.errors import ConfigError
 from shared.records import Estimate, Gap, Receipt, Rejected
 from shared.wire import decode_batch, encode_batch
@@ -45,6 +46,21 @@ def test_records_come_out_as_they_went_in(machine: Machine) -> None:
     assert taken.batch.blocks[0].layout == LAYOUT
     assert [e.seq for e in taken.batch.events] == [1]
     assert [e.soc for e in taken.batch.estimates] == [0.5]
+
+
+def test_a_sample_that_did_not_see_every_frame_has_a_gap_beside_it_that_says_so(machine: Machine) -> None:
+    outbox = machine.start()
+    records = [event(1), measured(5, t_ns=7, pack_id="A"), measured(5, t_ns=7, pack_id="B")]
+    assert list(outbox.put(records, {"B"})) == [0, 1, 2, 3]
+    assert list(outbox.put([measured(6, pack_id="A")], {"B"})) == [4]  # of B nothing was measured
+    taken = outbox.take(10, newest=True, undated=True)
+    assert taken is not None
+    gap = Gap(
+        seq=3, mono_ns=5, t_ns=7, of_boot=outbox.boot, first_seq=2, last_seq=2, cause="bus_overflow", stored=((2, 2),)
+    )
+    assert taken.batch.gaps == (gap,)
+    books = outbox.books()
+    assert (books.stored, books.imbalance()) == (3, (0, 0))
 
 
 def test_a_block_on_flash_holds_the_same_as_the_rows(machine: Machine) -> None:

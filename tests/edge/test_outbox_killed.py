@@ -15,7 +15,7 @@ from fakes.cloud import FakeCloud, served
 from fakes.doomed_agent import MS_NS
 
 from edge.clock import Clock
-from edge.outbox import Outbox
+from edge.outbox.box import Outbox
 from shared.records import Event
 
 TESTS = Path(__file__).parents[1]

@@ -16,8 +16,9 @@ from conftest import missing
 from fakes.cloud import FakeCloud
 from fakes.outbox import Machine, everything, measured
 
-from edge.outbox import Outbox, OutboxError
-from edge.outbox_inspect import read_books
+from edge.outbox.box import Outbox
+from edge.outbox.inspect import read_books
+from edge.outbox.records import OutboxError
 from shared.records import Receipt
 from shared.wire import decode_batch, encode_batch
 

@@ -13,10 +13,11 @@ import pytest
 from fakes.outbox import Machine
 from fakes.running import write_pasts
 
-from edge.config import SAMPLES, load_config
+from edge.config import load_config
+from edge.config_sources import SAMPLES
 from edge.lane import Lane
 from edge.mapping import PackFacts, load_mapping
-from edge.outbox import Measured, OutboxError
+from edge.outbox.records import Measured, OutboxError
 from edge.packs import Packs
 from shared.block import pack_row
 from shared.errors import ConfigError
@@ -141,7 +142,7 @@ def test_an_outbox_that_takes_nothing_costs_no_session(rig: Rig, monkeypatch: py
     packs = rig.packs()
     put, full = rig.outbox.put, True
 
-    def refuse(records: Any) -> Any:
+    def refuse(records: Any, lossy: object) -> Any:
         if full:
             raise OutboxError("full")
         return put(records)
@@ -166,7 +167,7 @@ def test_the_state_is_kept_before_the_sample_is_stored(rig: Rig, monkeypatch: py
     packs, order = rig.packs(), []
     step, put = packs.store.step, rig.outbox.put
     monkeypatch.setattr(packs.store, "step", lambda *given: (order.append("features"), step(*given))[1])
-    monkeypatch.setattr(rig.outbox, "put", lambda records: (order.append("outbox"), put(records))[1])
+    monkeypatch.setattr(rig.outbox, "put", lambda records, lossy=(): (order.append("outbox"), put(records))[1])
     packs.keep(rig.samples(0))
     assert order == ["features", "outbox"]
     assert np.isnan(packs.store.vector(PACK).values[NAMES.index("r_step_mohm")])

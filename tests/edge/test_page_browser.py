@@ -44,6 +44,7 @@ def pack(pack_id: str, estimate: dict[str, Any] | None, *, simulated: bool = Fal
         "source": {
             "interface": "slcan", "channel": "can0", "state": "live", "problem": None, "silent_s": 0.0, "frames": 9,
             "frames_per_s": 9.0, "frames_skipped": 0, "retries": 0, "errors": {},
+            "drops": 3, "error_frames": {"bus_off": 1}, "buffer_bytes": 425_984, "notes": ["can0 is bus-off"],
         },
         "age_s": 0.1,
         "sample": copy.deepcopy(SAMPLE),

@@ -16,7 +16,7 @@ import pytest
 import edge.page.server as page
 from edge.config import Listen
 from edge.metrics import serve_metrics
-from edge.outbox_records import OutboxError
+from edge.outbox.records import OutboxError
 from edge.page.server import serve_page
 from shared.errors import ConfigError
 
@@ -29,17 +29,34 @@ STATUS: dict[str, Any] = {
     "uplink": None,
     "clock": {"trusted": True},
     "model": {"active": None, "inference": {"state": "running", "restarts": 2, "dropped": 1}},
+    "recorder": {"bytes": 4096, "kept": 2, "given_up": 1, "passed_over": 0},
     "packs": [
         {
             "pack_id": "A",
-            "source": {"state": "live", "frames": 7, "frames_skipped": 1, "errors": {"short_frame": 2}},
+            "source": {
+                "state": "live",
+                "frames": 7,
+                "frames_skipped": 1,
+                "errors": {"short_frame": 2},
+                "drops": 4,
+                "error_frames": {"bus_off": 1},
+                "buffer_bytes": 425_984,
+            },
             "sample": {"soc_bms": 0.5, "soh_bms": None, "temp_c": [20.0, None, 25.5]},
             "estimate": {"rul_cycles": 812.5, "failure_probability": 0.04},
             "predictions": 9,
         },
         {
             "pack_id": "B",
-            "source": {"state": "down", "frames": 0, "frames_skipped": 0, "errors": {}},
+            "source": {
+                "state": "down",
+                "frames": 0,
+                "frames_skipped": 0,
+                "errors": {},
+                "drops": None,
+                "error_frames": {},
+                "buffer_bytes": None,
+            },
             "sample": None,
             "estimate": {"rul_cycles": None, "failure_probability": None, "reason": "no_features"},
             "predictions": 0,
@@ -114,6 +131,10 @@ def test_metrics_have_the_agreed_names_and_leave_out_what_is_not_known() -> None
     assert values['battery_failure_probability{battery_id="A"}'] == "0.04"
     assert values["packtwin_inference_up"] == "1.0" and values["packtwin_inference_restarts_total"] == "2.0"
     assert values['packtwin_decode_errors_total{battery_id="A",reason="short_frame"}'] == "2.0"
+    assert values['packtwin_frames_dropped_total{battery_id="A"}'] == "4.0"
+    assert values['packtwin_error_frames_total{battery_id="A",kind="bus_off"}'] == "1.0"
+    assert values['packtwin_receive_buffer_bytes{battery_id="A"}'] == "425984.0"
+    assert 'packtwin_frames_dropped_total{battery_id="B"}' not in text  # that bus cannot tell
     assert "battery_soh_percent{" not in text and 'battery_rul_cycles{battery_id="B"}' not in text
 
 

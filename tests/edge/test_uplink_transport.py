@@ -12,7 +12,7 @@ import pytest
 from fakes.cloud import FakeCloud, served
 from fakes.outbox import measured
 
-from edge.outbox_records import batch_of, row_of
+from edge.outbox.records import batch_of, row_of
 from edge.transport import Forbidden, HttpTransport, Refused, Unavailable
 from shared.errors import ConfigError
 from shared.wire import encode_batch

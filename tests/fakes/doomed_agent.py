@@ -14,7 +14,7 @@ from pathlib import Path
 from fakes.outbox import event, measured
 
 from edge.clock import Clock
-from edge.outbox import Outbox
+from edge.outbox.box import Outbox
 from edge.transport import HttpTransport
 from edge.uplink import Uplink, UplinkSettings
 

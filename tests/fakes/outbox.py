@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from fakes.clock import FakeClock
 
-from edge.outbox import Measured, Outbox
+from edge.outbox.box import Outbox
+from edge.outbox.records import Measured
 from shared.block import Layout
 from shared.fields import resolution
 from shared.records import Event, Receipt

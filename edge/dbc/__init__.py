@@ -1,0 +1,1 @@
+"""DBC files: read by `load`, compiled by `plan`, decoded by `flat`, summed up by `aggregate`."""

@@ -1,0 +1,1 @@
+"""`edge doctor`: what is right and wrong with this box."""

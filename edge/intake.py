@@ -1,0 +1,198 @@
+"""The intake of a lane: a source and the decoder that understands it. What comes in goes out as Fields.
+
+Here: frames of a bus by a DBC. What a BMS says in a language of `firmware_bridge`: intake_parts.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+
+from edge.capture.recorder import Track
+from edge.dbc.model import Database
+from edge.decode import Decoder, Fields
+from edge.mapping import Mapping as FieldMapping
+from edge.sources.source import Source
+from firmware_bridge.frames import FrameBatch
+
+_US_NS: Final = 1000
+_MOST_WAITING: Final = 10_000  # frames: a second of a full bus, some ms of work
+_MOST_TICKS: Final = 100
+
+
+class Intake(Protocol):
+    """What a lane reads from. `open` may take long, nothing else does. Counts are since the start."""
+
+    track: Track | None
+    """Who records what is read; None = nobody."""
+
+    @property
+    def frames(self) -> int:
+        """Frames, or messages of any other kind, that were looked at."""
+
+    @property
+    def skipped(self) -> int:
+        """Those of which the mapping wants nothing."""
+
+    @property
+    def errors(self) -> Mapping[str, int]:
+        """What could not be read or decoded, by reason."""
+
+    @property
+    def drops(self) -> int | None:
+        """See Source."""
+
+    @property
+    def error_frames(self) -> Mapping[str, int]:
+        """See Source."""
+
+    @property
+    def buffer_bytes(self) -> int | None:
+        """See Source."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See Source."""
+
+    @property
+    def tick_s(self) -> float:
+        """See Source."""
+
+    @property
+    def pace_s(self) -> float:
+        """How often each of its values comes at most; 0 = as often as the pack sends it."""
+
+    @property
+    def is_full(self) -> bool:
+        """So much waits that it should be taken in before the next tick."""
+
+    def open(self) -> None:
+        """Makes the source ready. SourceError: it cannot be had now, worth another try later."""
+
+    def tick(self, mono_ns: int) -> bool:
+        """Reads and records what came; whether anything did. SourceError: the source has gone."""
+
+    def take_in(self) -> Fields | None:
+        """Decodes what waits; None = nothing does."""
+
+    def count_drops(self) -> int | None:
+        """See Source."""
+
+    def snapshot(self) -> Any:
+        """What a decoder must know to go on from here, as JSON can hold it; None = nothing. `take_in` was called."""
+
+    def sampled(self) -> None:
+        """All that was taken in is in the Sample that is stored next."""
+
+    def settle(self, *, is_stored: bool) -> None:
+        """The Samples of which `sampled` spoke are stored, or they are not and what is in them must come again."""
+
+    def close(self) -> None:
+        """Lets the source go; may be called when it is not open."""
+
+
+class Unowed:
+    """A source that does not want to know what became of it."""
+
+    def sampled(self) -> None:
+        """See Intake."""
+
+    def settle(self, *, is_stored: bool) -> None:
+        """See Intake."""
+
+
+class FrameIntake(Unowed):
+    """Frames of a CAN bus, decoded by a DBC."""
+
+    pace_s = 0.0
+
+    def __init__(self, source: Source, mapping: FieldMapping, dbc: Database, channel: str) -> None:
+        """ConfigError: the mapping names a signal that the DBC does not have."""
+        self.source = source
+        self.track: Track | None = None
+        self._decoder = Decoder(mapping, dbc)
+        self._channel = channel
+        self._waiting: list[FrameBatch] = []  # read, not yet decoded: together they cost less
+
+    @property
+    def frames(self) -> int:
+        """See Intake."""
+        return self._decoder.frames
+
+    @property
+    def skipped(self) -> int:
+        """See Intake."""
+        return self._decoder.skipped
+
+    @property
+    def errors(self) -> Mapping[str, int]:
+        """See Intake."""
+        bad_lines = self.source.bad_lines
+        return dict(self._decoder.errors) | ({"bad_line": bad_lines} if bad_lines else {})
+
+    @property
+    def drops(self) -> int | None:
+        """See Intake."""
+        return self.source.drops
+
+    @property
+    def error_frames(self) -> Mapping[str, int]:
+        """See Intake."""
+        return self.source.error_frames
+
+    @property
+    def buffer_bytes(self) -> int | None:
+        """See Intake."""
+        return self.source.buffer_bytes
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See Intake."""
+        return self.source.notes
+
+    @property
+    def tick_s(self) -> float:
+        """See Intake."""
+        return self.source.tick_s
+
+    @property
+    def is_full(self) -> bool:
+        """See Intake."""
+        return sum(map(len, self._waiting)) >= _MOST_WAITING or len(self._waiting) >= _MOST_TICKS
+
+    def open(self) -> None:
+        """See Intake."""
+        self.source.open()
+
+    def tick(self, mono_ns: int) -> bool:
+        """See Intake."""
+        frames = self.source.read(mono_ns)
+        if not len(frames):
+            return False
+        # Whole us: what a log can hold, so that a replay of it has the very same times.
+        t_ns = frames.t_ns - frames.t_ns % _US_NS
+        frames = FrameBatch(frames.channel, t_ns, frames.can_id, frames.length, frames.data)
+        if self.track is not None:
+            self.track.frames(mono_ns, frames)
+        self._waiting.append(frames)
+        return True
+
+    def take_in(self) -> Fields | None:
+        """See Intake."""
+        if not self._waiting:
+            return None
+        frames = FrameBatch.concat(self._channel, self._waiting)
+        self._waiting.clear()
+        return self._decoder.decode(frames)
+
+    def count_drops(self) -> int | None:
+        """See Intake."""
+        return self.source.count_drops()
+
+    def snapshot(self) -> Any:
+        """See Intake."""
+        return self._decoder.snapshot() or None
+
+    def close(self) -> None:
+        """See Intake."""
+        self.source.close()

@@ -1,0 +1,1 @@
+"""What a BMS says against what can be."""

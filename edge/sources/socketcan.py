@@ -1,0 +1,297 @@
+"""SocketCAN read in bulk: every frame with the kernel's time, and every one that the kernel had to drop counted.
+
+The socket's buffer is to hold a second of a full bus; where the kernel grants less, the source says so and asks to be
+read so often that the buffer is half full at most.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.clock import both_ns
+from edge.config_sources import SourceConfig
+from edge.sources import usb
+from edge.sources.can_errors import ALL_KINDS, ERROR, BusErrors
+from edge.sources.recvmmsg import SO_RXQ_OVFL, SO_TIMESTAMPNS, Drained, Receiver, receiver_of
+from edge.sources.source import READ_TICK_S, SourceError, only_where_allowed, plain_reason
+from firmware_bridge.frames import CLASSIC_BYTES, FD_LENGTHS, REMOTE, FrameBatch
+from shared.errors import ConfigError
+
+Filter = tuple[int, int]
+"""(can_id, mask), both with the bits EXTENDED and REMOTE: a frame passes when they agree wherever mask has a 1."""
+
+FULL_LOAD: Final = 9_000
+"""Frames of 8 bytes and 11 bits of id per s on a bus of 1 Mbit/s that is never idle."""
+FRAME_BYTES: Final = 1024
+"""What a frame takes of the receive buffer: 768 in Linux 6.1, more in newer ones."""
+MOST_FILTERS: Final = 512  # of one socket (CAN_RAW_FILTER_MAX)
+_WANTED_BYTES: Final = FULL_LOAD * FRAME_BYTES
+_MOST_FRAMES: Final = 20_000  # of one read, so that a flood cannot hold up the other packs
+_LEAST_TICK_S: Final = 0.002
+_MARGIN: Final = 1.5  # the next second may be busier than any before
+_SECOND_NS: Final = 1_000_000_000
+
+_SO_RCVBUFFORCE: Final = 33
+_SO_MEMINFO: Final = 55
+_CAN_RAW_ERR_FILTER: Final = 2
+_MEMINFO: Final = struct.Struct("@9I")
+_DROPS: Final = 8  # its place in there
+_FRAME: Final = struct.Struct("=IB3x8s")  # struct can_frame
+_NO_ROOM: Final = (errno.ENOBUFS, errno.EAGAIN)  # nobody acknowledges, or the bus is full
+_FD_ROW: Final = 72
+
+
+_ROW: Final = np.dtype(  # struct can_frame and struct canfd_frame
+    {"names": ["can_id", "length", "data"], "formats": [np.uint32, np.uint8, (np.uint8, 64)], "offsets": [0, 4, 8]}
+)
+_WITHIN: Final = np.arange(FD_LENGTHS[-1], dtype=np.uint8) < np.arange(FD_LENGTHS[-1] + 1, dtype=np.uint8)[:, None]
+"""bool[65, 64]: which bytes of the data a frame of that length has."""
+
+
+def open_bus(interface: str, filters: Sequence[Filter]) -> socket.socket:
+    """A CAN_RAW socket of an interface that takes classic, FD and error frames. Raises OSError."""
+    if not hasattr(socket, "AF_CAN"):
+        raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+    bus = socket.socket(socket.AF_CAN, socket.SOCK_RAW, socket.CAN_RAW)
+    try:
+        if 0 < len(filters) <= MOST_FILTERS:
+            told = b"".join(struct.pack("=II", can_id, mask) for can_id, mask in filters)
+            bus.setsockopt(socket.SOL_CAN_RAW, socket.CAN_RAW_FILTER, told)
+        bus.setsockopt(socket.SOL_CAN_RAW, _CAN_RAW_ERR_FILTER, struct.pack("=I", ALL_KINDS))
+        with contextlib.suppress(OSError):  # a kernel of before 3.6 knows no FD
+            bus.setsockopt(socket.SOL_CAN_RAW, socket.CAN_RAW_FD_FRAMES, 1)
+        bus.bind((interface,))
+        # A bus that is down can be bound to; the socket then says so by its error.
+        number = bus.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
+            raise OSError(number, os.strerror(number))
+    except OSError:
+        bus.close()
+        raise
+    return bus
+
+
+class SocketCanSource:
+    """One interface of SocketCAN. `channel` is its name, or `usb:SERIAL` for that of an adapter."""
+
+    bad_lines = 0
+
+    def __init__(
+        self,
+        config: SourceConfig,
+        filters: Sequence[Filter] = (),
+        *,
+        clocks: Callable[[], tuple[int, int]] = both_ns,
+    ) -> None:
+        """filters: what is of interest; none or too many = everything. clocks: see edge.clock.both_ns."""
+        for key in dict(config.options).keys() - {"fd"}:  # always on; what python-can's users write
+            raise ConfigError(f'options of {config.pack_id}: socketcan has no option "{key}": leave it out')
+        self._config = config
+        self._filters = tuple(filters)
+        self._clocks = clocks
+        self._bus: socket.socket | None = None
+        self._receiver: Receiver | None = None
+        self._interface = config.channel
+        self._errors = BusErrors()
+        self._failed: OSError | None = None  # what ended a read that still had frames; told by the next
+        self._seen_drops = 0  # the socket's own counter, 32 bits
+        self._emptied_ns = 0  # when the buffer was empty last, mono_ns
+        self._rate = float(FULL_LOAD)
+        self.drops = 0
+        self.buffer_bytes: int | None = None
+
+    @property
+    def error_frames(self) -> Mapping[str, int]:
+        """Error frames by kind since the start."""
+        return self._errors.counts
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See Source."""
+        notes = [self._small_buffer()] if self.buffer_bytes is not None and self.buffer_bytes < _WANTED_BYTES else []
+        if self._errors.is_off:
+            notes.append(
+                f"{self._interface} is bus-off: the controller is silent until `ip link set {self._interface} type can "
+                "restart`; with `restart-ms 100` it comes back by itself"
+            )
+        return tuple(notes)
+
+    @property
+    def tick_s(self) -> float:
+        """See Source. A full bus leaves the buffer at most half full in that time."""
+        if self.buffer_bytes is None:
+            return READ_TICK_S
+        return min(READ_TICK_S, max(_LEAST_TICK_S, self._half_s()))
+
+    def open(self) -> None:
+        """Binds to the interface with as large a receive buffer as the kernel grants."""
+        self.close()
+        name = usb.name_of(self._config.channel, "net")
+        if name is None:
+            raise SourceError(f"{self._config.channel} cannot be opened: no such adapter is plugged in")
+        try:
+            bus = open_bus(name, self._filters)
+        except OSError as error:
+            raise SourceError(f"{name} cannot be opened: {_why(error, name)}") from None
+        bus.setblocking(False)
+        bus.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        bus.setsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
+        self.buffer_bytes = _enlarged(bus, _WANTED_BYTES)
+        self._bus, self._receiver, self._interface = bus, receiver_of(bus), name
+        self._failed, self._seen_drops, self._errors.is_off = None, 0, False
+        self._emptied_ns = self._clocks()[0]
+
+    def read(self, t_ns: int) -> FrameBatch:
+        """The frames since the last call with the kernel's time on the agent's clock, error frames left out.
+
+        A frame of which the kernel tells no time has `t_ns`.
+        """
+        if self._receiver is None:
+            raise SourceError(f"{self._config.channel} is not open")
+        if self._failed is not None:
+            raise SourceError(f"{self._interface} has gone: {_why(self._failed, self._interface)}")
+        drained = self._receiver.drain(_MOST_FRAMES)
+        if drained.error is not None and not self._is_up_again(drained.error):
+            self._failed = drained.error
+        self.count_drops(drained.drops)
+        mono_ns, wall_ns = self._clocks()
+        self._note_rate(len(drained.size), mono_ns)
+        t = self._moved(drained.wall_ns, t_ns, mono_ns, wall_ns)
+        self._emptied_ns = mono_ns if drained.is_empty else self._emptied_ns
+        batch = self._batch(drained, t)
+        if self._failed is not None and not len(batch):
+            return self.read(t_ns)
+        return batch
+
+    def send(self, can_id: int, payload: bytes) -> bool:
+        """See SendingSource."""
+        only_where_allowed(self._config)
+        if self._bus is None:
+            raise SourceError(f"{self._config.channel} is not open")
+        try:
+            self._bus.send(_FRAME.pack(can_id, len(payload), payload))
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                return False
+            raise SourceError(f"{self._interface} cannot be asked: {_why(error, self._interface)}") from None
+        return True
+
+    def close(self) -> None:
+        """Lets the interface go."""
+        if self._bus is not None:
+            self.count_drops()
+            self._bus.close()
+        self._bus = self._receiver = self.buffer_bytes = None
+
+    def _batch(self, drained: Drained, t_ns: npt.NDArray[np.int64]) -> FrameBatch:
+        if not len(drained.size):
+            return FrameBatch.empty(self._config.channel)
+        rows = drained.rows.view(_ROW)[:, 0]
+        can_id = np.ascontiguousarray(rows["can_id"])
+        is_error = (can_id & ERROR) != 0
+        width = FD_LENGTHS[-1] if drained.size.max() == _FD_ROW else CLASSIC_BYTES
+        length = np.minimum(rows["length"], width)
+        data = np.ascontiguousarray(rows["data"][:, :width])
+        if is_error.any():
+            self._errors.take(can_id[is_error], data[is_error])
+            keep = ~is_error
+            t_ns, can_id, length, data = t_ns[keep], can_id[keep], length[keep], data[keep]
+        if not is_error[-1]:
+            self._errors.is_off = False  # who is off hears nothing
+        # Beyond its length a frame is junk, and so is all of a remote one.
+        filled = np.where(can_id & REMOTE, 0, length)
+        if len(filled) and filled.min() < width:
+            data *= _WITHIN[filled, :width]
+        return FrameBatch(self._config.channel, t_ns, can_id, length, data)
+
+    def _moved(self, stamps: npt.NDArray[np.int64], t_ns: int, mono_ns: int, wall_ns: int) -> npt.NDArray[np.int64]:
+        """The kernel's times on the agent's clock.
+
+        They cannot lie outside of the time since the buffer was last empty, which is how far a step of the host's
+        clock in between can put them wrong.
+        """
+        moved = stamps + np.int64(mono_ns - wall_ns)
+        if len(stamps):
+            if not (stamps[0] and stamps[-1]):
+                moved[stamps == 0] = t_ns
+            np.maximum.accumulate(moved, out=moved)
+            lo_ns = min(self._emptied_ns, mono_ns)
+            if moved[0] < lo_ns or moved[-1] > mono_ns:
+                np.clip(moved, lo_ns, mono_ns, out=moved)
+        return moved
+
+    def count_drops(self, told: int | None = None) -> int:
+        """Adds what the kernel has dropped since the last call; the sum.
+
+        told: the counter as the newest frame has it, from when it came. The socket itself also tells of drops after
+        which no frame has come yet.
+        """
+        if self._bus is not None:
+            with contextlib.suppress(OSError, struct.error):  # before Linux 4.12
+                told = _MEMINFO.unpack(self._bus.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))[_DROPS]
+        if told is not None:
+            self.drops += (told - self._seen_drops) & 0xFFFF_FFFF
+            self._seen_drops = told
+        return self.drops
+
+    def _note_rate(self, frames: int, mono_ns: int) -> None:
+        """Remembers how busy the bus can be, where that is more than a full classic one."""
+        past_s = (mono_ns - self._emptied_ns) / _SECOND_NS
+        if past_s > _LEAST_TICK_S:
+            self._rate = max(FULL_LOAD, _MARGIN * frames / past_s, 0.99 * self._rate)
+
+    def _half_s(self) -> float:
+        """How long the fullest bus takes to fill half of the buffer."""
+        assert self.buffer_bytes is not None
+        return self.buffer_bytes / 2 / FRAME_BYTES / self._rate
+
+    def _small_buffer(self) -> str:
+        assert self.buffer_bytes is not None
+        holds_ms = 1000 * self.buffer_bytes / _WANTED_BYTES
+        return (
+            f"the kernel grants {self._interface} a receive buffer of {self.buffer_bytes >> 10} KiB, which holds "
+            f"{holds_ms:.0f} ms of a full bus instead of 1 s: a longer stall loses frames (and counts them); "
+            f"`sysctl -w net.core.rmem_max={_WANTED_BYTES // 2}` mends it, and so does CAP_NET_ADMIN"
+        )
+
+    def _is_up_again(self, error: OSError) -> bool:
+        """Whether the bus only went down and up between two reads: the socket is still bound, nothing is to be done."""
+        if error.errno != errno.ENETDOWN or self._bus is None:
+            return False
+        try:
+            return bool(_flags(self._interface) & 1) and self._bus.getsockname()[0] == self._interface
+        except OSError:
+            return False
+
+
+def _enlarged(bus: socket.socket, wanted: int) -> int:
+    """Makes the receive buffer `wanted` bytes, as far as the kernel lets; returns what it is."""
+    # The kernel doubles what is asked for, to make room for its own bookkeeping, which is counted here already.
+    try:
+        bus.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, wanted // 2)
+    except OSError:
+        bus.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, wanted // 2)
+    return bus.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+
+
+def _flags(interface: str) -> int:
+    """IFF_UP and its like."""
+    with open(f"/sys/class/net/{interface}/flags", encoding="ascii") as file:
+        return int(file.read(), 16)
+
+
+def _why(error: OSError, interface: str) -> str:
+    if error.errno == errno.ENETDOWN:
+        return f"it is down; `ip link set {interface} up` starts it"
+    if error.errno == errno.EAFNOSUPPORT:
+        return "this system's kernel has no SocketCAN"
+    return plain_reason(error)

@@ -1,0 +1,97 @@
+"""What every source of frames is, and the error that says that it cannot be read now."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+from edge.config_sources import SourceConfig
+from firmware_bridge.frames import FrameBatch
+from shared.errors import PacktwinError
+
+READ_TICK_S: Final = 0.1
+"""How often a source is read that does not ask for more."""
+
+
+class SourceError(PacktwinError):
+    """The bus cannot be opened or read now; worth another try later."""
+
+
+class Source(Protocol):
+    """A bus. `open` may take long, `read` never does; both raise SourceError. Counts are since the start."""
+
+    @property
+    def bad_lines(self) -> int:
+        """Junk lines."""
+
+    @property
+    def drops(self) -> int | None:
+        """Frames that came and were lost for want of room; None = this kind of bus cannot tell."""
+
+    @property
+    def error_frames(self) -> Mapping[str, int]:
+        """What controllers said of the bus, by kind."""
+
+    @property
+    def buffer_bytes(self) -> int | None:
+        """The kernel's receive buffer; None = not open, or there is none of a known size."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of it now, a sentence each."""
+
+    @property
+    def tick_s(self) -> float:
+        """The longest time until the next `read`, READ_TICK_S at most."""
+
+    def open(self) -> None:
+        """Makes the bus ready; after a SourceError it may be called again."""
+
+    def read(self, t_ns: int) -> FrameBatch:
+        """What came since the last call; `t_ns` is now, and stamps what no kernel has stamped."""
+
+    def count_drops(self) -> int | None:
+        """`drops` up to this instant, also what no read has noticed yet."""
+
+    def close(self) -> None:
+        """Lets the bus go; may be called when it is not open."""
+
+
+class SendingSource(Source, Protocol):
+    """A bus onto which frames can be put, where the config says so."""
+
+    def send(self, can_id: int, payload: bytes) -> bool:
+        """Puts a classic frame on the bus; False = it takes none now. SourceError: the bus has gone.
+
+        RuntimeError: this source is configured to listen, and nothing was sent.
+        """
+
+
+class Untold:
+    """The counters of a bus that has none, and its ordinary pace."""
+
+    bad_lines: int = 0
+    drops: int | None = None
+    buffer_bytes: int | None = None
+    notes: tuple[str, ...] = ()
+    tick_s: float = READ_TICK_S
+
+    def __init__(self) -> None:
+        self.error_frames: dict[str, int] = {}
+
+    def count_drops(self) -> int | None:
+        """See Source."""
+        return None
+
+
+def plain_reason(error: Exception) -> str:
+    """Why, without what the libraries put around it."""
+    number = getattr(error, "errno", None)
+    return os.strerror(number).lower() if number else str(error) or type(error).__name__
+
+
+def only_where_allowed(config: SourceConfig) -> None:
+    """The last door before a bus: RuntimeError where the config does not say `poll = true`."""
+    if not config.can.poll:
+        raise RuntimeError(f"{config.pack_id} only listens on {config.channel}: nothing is sent there")

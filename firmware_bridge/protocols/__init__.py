@@ -1,0 +1,1 @@
+"""The languages of BMSs, a file each. `firmware_bridge/shelf.py` knows them by name."""
