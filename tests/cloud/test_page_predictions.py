@@ -142,6 +142,28 @@ def test_events_of_the_bands_are_said_in_the_units_of_people(api: Api, send: Sen
     page.get_by_text("No alarm, nothing open.").wait_for()
 
 
+def test_an_event_of_the_stream_outlives_an_older_answer(api: Api, send: Send, page: Any) -> None:
+    """The answer with the open events was made before the event, and comes after it."""
+    asked: list[Any] = []
+
+    def hold_the_second(route: Any) -> None:
+        asked.append((route, route.fetch()))
+        if len(asked) != 2:
+            route.fulfill(response=asked[-1][1])
+
+    send(samples={"soc_bms": 0.5})
+    page.route("**/events?*", hold_the_second)
+    page.goto(f"http://127.0.0.1:{api.port}/#/pack/P")
+    while len(asked) < 2:
+        page.wait_for_timeout(20)
+    send(events={"id": "e", "severity": "warning", "since_t_ns": time.time_ns(), "code": "rul_band", "value": 90.0,
+                 "threshold": 100.0})  # fmt: skip
+    field(page, "events").wait_for()
+    with page.expect_request("**/samples?*"):  # of the history, asked for after that answer
+        asked[1][0].fulfill(response=asked[1][1])
+    assert field(page, "events").is_visible()
+
+
 def test_cards_of_few_packs_show_life_and_risk_live(api: Api, send: Send, page: Any) -> None:
     send(samples={"soc_bms": 0.5}, estimates=ANSWER)
     page.goto(f"http://127.0.0.1:{api.port}/")

@@ -14,7 +14,7 @@ import { Live } from "./live.ts";
 import { Prediction } from "./prediction.ts";
 import { isOnTheWay } from "./prediction_words.ts";
 import { StatusPill } from "./reading.ts";
-import { type Estimate, type Pack, type Sample, isNewer, isSimulated, isStale, seconds, statusOf } from "./records.ts";
+import { type Estimate, type Pack, type PackEvent, type Sample, isNewer, isSimulated, isStale, seconds, statusOf } from "./records.ts";
 import { ageWords, stateWords } from "./words.ts";
 import type { View } from "./view.ts";
 
@@ -47,6 +47,8 @@ export class PackView implements View {
   #early: Sample[] | null = null; // came while the history was being read
   #seeding: AbortController | null = null;
   #reading = false;
+  #asked = false; // while a reading was on its way, whose answer may be older than the question
+  #said: PackEvent[] = []; // by the stream, since the reading began
   #failed = false;
   #ticks = 0;
   #labelled: string | null = null; // the model whose label is shown
@@ -84,8 +86,10 @@ export class PackView implements View {
   }
 
   async #read(): Promise<void> {
+    this.#asked = this.#reading;
     if (this.#reading) return;
     this.#reading = true;
+    this.#said = [];
     try {
       const [pack, events] = await Promise.all([fetchPack(this.#packId), fetchOpenEvents(this.#packId)]);
       if (this.#stop.signal.aborted) return;
@@ -97,7 +101,7 @@ export class PackView implements View {
       if (known?.estimate && isNewer(known.estimate, pack.estimate)) pack.estimate = known.estimate;
       this.#failed = false;
       this.#pack = pack;
-      this.#alarms.replace(events);
+      this.#alarms.replace([...events, ...this.#said]);
       const silent = notice("empty", "This pack is known, but it has not sent a sample yet.");
       this.#message.replaceChildren(...(pack.latest ? [] : [silent]));
       this.#show();
@@ -108,6 +112,7 @@ export class PackView implements View {
       this.#explain(error);
     } finally {
       this.#reading = false;
+      if (this.#asked && !this.#stop.signal.aborted) void this.#read();
     }
   }
 
@@ -115,7 +120,7 @@ export class PackView implements View {
     return new Live(this.#packId, {
       sample: (sample) => this.#take(sample),
       estimate: (estimate) => this.#takeEstimate(estimate),
-      event: (event) => this.#alarms.take(event),
+      event: (event) => this.#takeEvent(event),
       link: (link) => (this.#connection.link = link),
       opened: () => void this.#read().then(() => this.#seed()),
     });
@@ -177,6 +182,11 @@ export class PackView implements View {
     if (changed) void this.#read(); // the device has reported how it came to that
   }
 
+  #takeEvent(event: PackEvent): void {
+    this.#said.push(event);
+    this.#alarms.take(event);
+  }
+
   #showPrediction(): void {
     const pack = this.#pack!;
     this.#prediction.show(pack);
@@ -233,6 +243,7 @@ export class PackView implements View {
     this.#prediction.tick(now_s);
     const pack = this.#pack;
     const doubtful = this.#failed || !pack || isStale(pack, now_s) || isOnTheWay(pack.model);
-    if (this.#ticks % (doubtful ? READ_AGAIN_IN_DOUBT_S : READ_AGAIN_S) === 0) void this.#read();
+    const due = this.#ticks % (doubtful ? READ_AGAIN_IN_DOUBT_S : READ_AGAIN_S) === 0;
+    if (due && !this.#reading) void this.#read();
   }
 }
