@@ -12,12 +12,12 @@ from edge.capture.recorder import Track
 from edge.dbc.model import Database
 from edge.decode import Decoder, Fields
 from edge.mapping import Mapping as FieldMapping
-from edge.sources.source import Source
+from edge.sources.source import HELD_S, Source
 from firmware_bridge.frames import FrameBatch
 
 _US_NS: Final = 1000
 _MOST_WAITING: Final = 10_000  # frames: a second of a full bus, some ms of work
-_MOST_TICKS: Final = 100
+_HELD_NS: Final = int(HELD_S * 1e9)
 
 
 class Intake(Protocol):
@@ -70,10 +70,10 @@ class Intake(Protocol):
         """Makes the source ready. SourceError: it cannot be had now, worth another try later."""
 
     def tick(self, mono_ns: int) -> bool:
-        """Reads and records what came; whether anything did. SourceError: the source has gone."""
+        """Reads what came; whether anything did. SourceError: the source has gone."""
 
     def take_in(self) -> Fields | None:
-        """Decodes what waits; None = nothing does."""
+        """Records and decodes what waits; None = nothing does."""
 
     def count_drops(self) -> int | None:
         """See Source."""
@@ -112,7 +112,8 @@ class FrameIntake(Unowed):
         self.track: Track | None = None
         self._decoder = Decoder(mapping, dbc)
         self._channel = channel
-        self._waiting: list[FrameBatch] = []  # read, not yet decoded: together they cost less
+        self._waiting = 0  # frames, read and not yet decoded: together they cost less
+        self._since_ns = self._newest_ns = 0  # when the first and the last of them were read
 
     @property
     def frames(self) -> int:
@@ -158,7 +159,7 @@ class FrameIntake(Unowed):
     @property
     def is_full(self) -> bool:
         """See Intake."""
-        return sum(map(len, self._waiting)) >= _MOST_WAITING or len(self._waiting) >= _MOST_TICKS
+        return self._waiting >= _MOST_WAITING or self._newest_ns - self._since_ns >= _HELD_NS
 
     def open(self) -> None:
         """See Intake."""
@@ -166,23 +167,25 @@ class FrameIntake(Unowed):
 
     def tick(self, mono_ns: int) -> bool:
         """See Intake."""
-        frames = self.source.read(mono_ns)
-        if not len(frames):
+        count = self.source.poll(mono_ns)
+        if not count:
             return False
-        # Whole us: what a log can hold, so that a replay of it has the very same times.
-        t_ns = frames.t_ns - frames.t_ns % _US_NS
-        frames = FrameBatch(frames.channel, t_ns, frames.can_id, frames.length, frames.data)
-        if self.track is not None:
-            self.track.frames(mono_ns, frames)
-        self._waiting.append(frames)
+        self._since_ns = self._since_ns if self._waiting else mono_ns
+        self._newest_ns = mono_ns
+        self._waiting += count
         return True
 
     def take_in(self) -> Fields | None:
         """See Intake."""
         if not self._waiting:
             return None
-        frames = FrameBatch.concat(self._channel, self._waiting)
-        self._waiting.clear()
+        self._waiting = 0
+        frames = self.source.frames()
+        # Whole us: what a log can hold, so that a replay of it has the very same times.
+        t_ns = frames.t_ns - frames.t_ns % _US_NS
+        frames = FrameBatch(self._channel, t_ns, frames.can_id, frames.length, frames.data)
+        if self.track is not None:
+            self.track.frames(self._since_ns, frames)
         return self._decoder.decode(frames)
 
     def count_drops(self) -> int | None:

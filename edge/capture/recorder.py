@@ -23,6 +23,7 @@ from edge.capture.ring import Open, Ring
 from edge.capture.store import CaptureError, CaptureStore
 from edge.capture.window import About, Want, keep
 from edge.config import RecorderConfig
+from edge.sources.source import HELD_S
 from firmware_bridge.frames import FrameBatch
 from shared.batch import MAX_TEXT_CHARS
 from shared.errors import ConfigError
@@ -38,6 +39,7 @@ _SEGMENTS_BEFORE: Final = 12
 _LONGEST_SEGMENT_S: Final = 5.0
 _SEGMENT_BYTES: Final = 4 << 20
 _ALARMS_PER_HOUR: Final = 12
+_LATE_NS: Final = int(1.25 * HELD_S * _SECOND_NS)  # until all that was read is here
 _MOST_WINDOWS: Final = 2
 """So many windows long a capture may get, by alarms that rise while it is still open."""
 Snapshot = Callable[[], Mapping[str, Any]]
@@ -253,7 +255,7 @@ class Recorder:
             due = self._over
             self._over = []
             for pack_id, want in list(self._waiting.items()):
-                if now_ns > want.end_ns + self.segment_ns // _SEGMENTS_BEFORE:
+                if now_ns > want.end_ns + _LATE_NS:
                     due.append(self._waiting.pop(pack_id))
         for want in due:
             self._tracks[want.pack_id].cut()

@@ -41,7 +41,36 @@ def source_of(config: SourceConfig, filters: Sequence[Filter] = ()) -> SendingSo
     return SocketCanSource(config, filters) if config.interface == "socketcan" else PythonCanSource(config)
 
 
-class SlcanSource(Untold):
+class _Listed(Untold):
+    """A bus that gives its frames one by one: what was polled waits as it is."""
+
+    def __init__(self, channel: str) -> None:
+        super().__init__()
+        self._channel = channel
+        self._polled: list[FrameBatch] = []
+
+    def _received(self, t_ns: int) -> FrameBatch:
+        raise NotImplementedError
+
+    def poll(self, t_ns: int) -> int:
+        """See Source."""
+        batch = self._received(t_ns)
+        if len(batch):
+            self._polled.append(batch)
+        return len(batch)
+
+    def frames(self) -> FrameBatch:
+        """See Source."""
+        polled, self._polled = self._polled, []
+        return FrameBatch.concat(self._channel, polled)
+
+    def read(self, t_ns: int) -> FrameBatch:
+        """See Source."""
+        self.poll(t_ns)
+        return self.frames()
+
+
+class SlcanSource(_Listed):
     """A USB-CAN adapter (or a simulated car) that speaks slcan on a serial port or pty.
 
     `channel` is the port's path, best a link of /dev/serial/by-id, or `usb:SERIAL`: both follow the adapter to
@@ -49,7 +78,7 @@ class SlcanSource(Untold):
     """
 
     def __init__(self, config: SourceConfig) -> None:
-        super().__init__()
+        super().__init__(config.channel)
         if config.bitrate not in _BITRATES:
             known = ", ".join(map(str, _BITRATES))
             raise ConfigError(f"bitrate = {config.bitrate} of {config.pack_id}: slcan adapters know {known}")
@@ -67,7 +96,7 @@ class SlcanSource(Untold):
         start = "L" if self._config.listen_only else "O"
         self._port.open(f"C\r{_BITRATES[self._config.bitrate]}\r{start}\r".encode())
 
-    def read(self, t_ns: int) -> FrameBatch:
+    def _received(self, t_ns: int) -> FrameBatch:
         """The frames whose line ended since the last call."""
         data = self._port.read(t_ns)
         return self._parser.feed(data, t_ns) if data else FrameBatch.empty(self._config.channel)
@@ -83,11 +112,11 @@ class SlcanSource(Untold):
         self._port.close()
 
 
-class PythonCanSource(Untold):
+class PythonCanSource(_Listed):
     """Any other interface of python-can, which is imported only when it is needed."""
 
     def __init__(self, config: SourceConfig) -> None:
-        super().__init__()
+        super().__init__(config.channel)
         can = python_can.load()
         if config.interface not in can.VALID_INTERFACES:
             raise ConfigError(
@@ -111,7 +140,7 @@ class PythonCanSource(Untold):
         with contextlib.suppress(OSError, AttributeError):
             self._bus.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
 
-    def read(self, t_ns: int) -> FrameBatch:
+    def _received(self, t_ns: int) -> FrameBatch:
         """The frames received since the last call; error frames are counted and left out."""
         if self._bus is None:
             raise SourceError(f"{self._config.channel} is not open")

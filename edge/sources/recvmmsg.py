@@ -1,7 +1,8 @@
 """Many datagrams for one system call: recvmmsg through ctypes, with the kernel's time and drop counter of each.
 
-Where libc has no recvmmsg, or Python no ctypes, the same by one recvmsg each: slower, otherwise equal. Nothing in here
-knows CAN: a frame is a datagram of 16 bytes (classic) or 72 (FD), on an AF_CAN socket as on any other.
+What was received is only copied out of the kernel's reach; it is unpacked later, many reads at once. Where libc has no
+recvmmsg, or Python no ctypes, the same by one recvmsg each: slower, otherwise equal. Nothing in here knows CAN: a frame
+is a datagram of 16 bytes (classic) or 72 (FD), on an AF_CAN socket as on any other.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ import errno
 import os
 import socket
 import struct
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 ROW_BYTES: Final = 72
 """The longest datagram there is: struct canfd_frame."""
+SHORT_BYTES: Final = 16
+"""struct can_frame."""
 SO_TIMESTAMPNS: Final = 35  # not in Python's socket before 3.15; the kernel's old form, whose timespec is two longs
 SO_RXQ_OVFL: Final = 40
 _CALL_FRAMES: Final = 512  # of one system call; more is not measurably cheaper
@@ -27,21 +30,40 @@ _ALIGN: Final = ctypes.sizeof(ctypes.c_size_t)
 _NOTHING_THERE: Final = (errno.EAGAIN, errno.EWOULDBLOCK)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Drained:
-    """What the socket held. `error`: what the socket told of itself meanwhile, None = nothing.
+class Piece(NamedTuple):
+    """Datagrams as the kernel left them. n of them, all of one system call.
 
-    rows uint8[n, 72]: the datagrams, junk beyond their own size. size int64[n]: bytes of each. wall_ns int64[n]: when
-    the kernel took it in, on its realtime clock, 0 = it did not say. drops: the socket's drop counter as the newest
-    datagram tells it (32 bits), None = none told any. is_empty: nothing was left to read.
+    rows uint8[n, 16 or 72]: as wide as the longest, junk beyond their own size. told uint8[n, 56]: what was said beside
+    each (_CONTROL), of which told_size int64[n] bytes are of now.
     """
 
     rows: npt.NDArray[np.uint8]
-    size: npt.NDArray[np.int64]
-    wall_ns: npt.NDArray[np.int64]
-    drops: int | None
+    told: npt.NDArray[np.uint8]
+    told_size: npt.NDArray[np.int64]
+
+    def take(self, rows: npt.NDArray[np.bool_]) -> Piece:
+        """Those at `rows`."""
+        return Piece(self.rows[rows], self.told[rows], self.told_size[rows])
+
+
+class Drained(NamedTuple):
+    """What the socket held. is_empty: nothing was left; error: what the socket told of itself, None = nothing."""
+
+    pieces: list[Piece]
     is_empty: bool
     error: OSError | None
+
+
+class Datagrams(NamedTuple):
+    """Pieces, unpacked.
+
+    rows uint8[n, 16 or 72]: as there. wall_ns int64[n]: when the kernel took it in, on its realtime clock, 0 = it did
+    not say. drops: the socket's drop counter as the newest datagram tells it (32 bits), None = none told any.
+    """
+
+    rows: npt.NDArray[np.uint8]
+    wall_ns: npt.NDArray[np.int64]
+    drops: int | None
 
 
 class Receiver(Protocol):
@@ -119,32 +141,30 @@ class RecvMmsg:
     def __init__(self, sock: socket.socket, call: Any) -> None:
         self._fd, self._call = sock.fileno(), call
         self._rows = np.zeros((_CALL_FRAMES, ROW_BYTES), np.uint8)
-        self._control = np.zeros(_CALL_FRAMES, _CONTROL)
+        self._told = np.zeros((_CALL_FRAMES, _CONTROL.itemsize), np.uint8)
         self._iovecs = (_Iovec * _CALL_FRAMES)()
         self._messages = (_Message * _CALL_FRAMES)()
         for i, (iovec, message) in enumerate(zip(self._iovecs, self._messages, strict=True)):
             iovec.base, iovec.len = self._rows.ctypes.data + i * ROW_BYTES, ROW_BYTES
             header = message.header
             header.iov, header.iovlen = ctypes.addressof(iovec), 1
-            header.control = self._control.ctypes.data + i * _CONTROL.itemsize
+            header.control = self._told.ctypes.data + i * _CONTROL.itemsize
             header.controllen = _CONTROL.itemsize
         self._at = ctypes.addressof(self._messages)
         view = np.frombuffer(self._messages, np.dtype(_Message))  # type: ignore[call-overload]
-        self._size, self._told = view["size"], view["header"]["controllen"]
+        self._size, self._told_size = view["size"], view["header"]["controllen"].view(np.int64)
 
     def drain(self, limit: int) -> Drained:
         """See Receiver."""
-        parts: list[tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
-        drops: int | None = None
+        pieces: list[Piece] = []
         error: OSError | None = None
         total, is_empty = 0, False
         while total < limit and not is_empty:
             count = self._call(self._fd, self._at, _CALL_FRAMES, socket.MSG_DONTWAIT, None)
-            if count >= 0:
-                stamps, told = self._stamps(count)
-                drops = told if told is not None else drops
-                parts.append((self._rows[:count].copy(), self._size[:count].astype(np.int64), stamps))
+            if count > 0:
+                pieces.append(self._piece(count))
                 total += count
+            if count >= 0:
                 is_empty = count < _CALL_FRAMES  # or an error waits, which the next call tells
                 continue
             number = ctypes.get_errno()
@@ -152,23 +172,14 @@ class RecvMmsg:
                 is_empty = True
             elif number != errno.EINTR:
                 error = OSError(number, os.strerror(number))  # comes before the frames that came before it
-        return _joined(parts, drops, is_empty, error)
+        return Drained(pieces, is_empty, error)
 
-    def _stamps(self, count: int) -> tuple[npt.NDArray[np.int64], int | None]:
-        """(times of the datagrams, newest drop counter); the control lengths are made ready for the next call."""
-        control, told = self._control[:count], self._told[:count].copy()
-        self._told[:count] = _CONTROL.itemsize
-        stamps: npt.NDArray[np.int64] = control["s"] * np.int64(_SECOND_NS)
-        stamps += control["ns"]
-        if not count:
-            return stamps, None
-        if told.min() < _STAMP_BYTES or (control["type"] != SO_TIMESTAMPNS).any():
-            stamps[(told < _STAMP_BYTES) | (control["type"] != SO_TIMESTAMPNS)] = 0
-        drops = None
-        if told.max() > _STAMP_BYTES:
-            has_drops = (told > _STAMP_BYTES) & (control["drops_type"] == SO_RXQ_OVFL)
-            drops = int(control["drops"][has_drops][-1]) if has_drops.any() else None
-        return stamps, drops
+    def _piece(self, count: int) -> Piece:
+        """Copies what the last call brought; the control lengths are made ready for the next."""
+        told_size = self._told_size[:count].copy()
+        self._told_size[:count] = _CONTROL.itemsize
+        rows = self._rows[:count, : _width(self._size[:count].max())]
+        return Piece(rows.copy(), self._told[:count].copy(), told_size)
 
 
 class RecvMsg:
@@ -180,13 +191,12 @@ class RecvMsg:
     def drain(self, limit: int) -> Drained:
         """See Receiver."""
         payloads: list[bytes] = []
-        stamps: list[int] = []
-        drops: int | None = None
+        told: list[tuple[int, int, int, int, int]] = []  # as _CONTROL
         error: OSError | None = None
         is_empty = False
         while len(payloads) < limit:
             try:
-                payload, told, _, _ = self._sock.recvmsg(ROW_BYTES, 2 * _CONTROL.itemsize, socket.MSG_DONTWAIT)
+                payload, said, _, _ = self._sock.recvmsg(ROW_BYTES, 2 * _CONTROL.itemsize, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 is_empty = True
                 break
@@ -197,29 +207,36 @@ class RecvMsg:
                 error = failed  # comes before the frames that came before it
                 continue
             payloads.append(payload)
-            stamps.append(0)
-            for level, kind, data in told:
-                if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS:
-                    s, ns = struct.unpack("@ll", data)
-                    stamps[-1] = s * _SECOND_NS + ns
-                elif level == socket.SOL_SOCKET and kind == SO_RXQ_OVFL:
-                    drops = int(struct.unpack("@I", data[:4])[0])
-        joined = bytearray().join(p.ljust(ROW_BYTES, b"\0") for p in payloads)
-        rows = np.frombuffer(joined, np.uint8).reshape(-1, ROW_BYTES)
-        size = np.array([len(p) for p in payloads], np.int64)
-        return Drained(rows, size, np.array(stamps, np.int64), drops, is_empty, error)
+            by_kind = {kind: data for level, kind, data in said if level == socket.SOL_SOCKET}
+            stamp, drops = by_kind.get(SO_TIMESTAMPNS), by_kind.get(SO_RXQ_OVFL)
+            s, ns = (0, 0) if stamp is None else struct.unpack("@ll", stamp)
+            of_drops = (0, 0) if drops is None else (SO_RXQ_OVFL, *struct.unpack("@I", drops[:4]))
+            told.append((0 if stamp is None else SO_TIMESTAMPNS, s, ns, *of_drops))
+        if not payloads:
+            return Drained([], is_empty, error)
+        width = _width(max(map(len, payloads)))
+        rows = np.frombuffer(bytearray().join(p.ljust(width, b"\0") for p in payloads), np.uint8).reshape(-1, width)
+        control = np.array(told, _CONTROL).view(np.uint8).reshape(-1, _CONTROL.itemsize)
+        return Drained([Piece(rows, control, np.full(len(rows), _CONTROL.itemsize))], is_empty, error)
 
 
-def _joined(
-    parts: list[tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]],
-    drops: int | None,
-    is_empty: bool,
-    error: OSError | None,
-) -> Drained:
-    if len(parts) == 1:
-        return Drained(*parts[0], drops, is_empty, error)
-    if not parts:
-        nothing = np.zeros(0, np.int64)
-        return Drained(np.zeros((0, ROW_BYTES), np.uint8), nothing, nothing, drops, is_empty, error)
-    rows, size, stamps = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    return Drained(rows, size, stamps, drops, is_empty, error)
+def unpacked(pieces: Sequence[Piece]) -> Datagrams:
+    """All of at least one piece, in their order. For many pieces at once it costs hardly more than for one."""
+    width = max(piece.rows.shape[1] for piece in pieces)
+    same = [piece.rows if piece.rows.shape[1] == width else _widened(piece.rows, width) for piece in pieces]
+    told_size = np.concatenate([piece.told_size for piece in pieces])
+    control = np.concatenate([piece.told for piece in pieces]).view(_CONTROL)[:, 0]
+    stamps: npt.NDArray[np.int64] = control["s"] * np.int64(_SECOND_NS)
+    stamps += control["ns"]
+    stamps[(told_size < _STAMP_BYTES) | (control["type"] != SO_TIMESTAMPNS)] = 0
+    has_drops = ((told_size > _STAMP_BYTES) & (control["drops_type"] == SO_RXQ_OVFL)).nonzero()[0]
+    drops = int(control["drops"][has_drops[-1]]) if len(has_drops) else None
+    return Datagrams(np.concatenate(same), stamps, drops)
+
+
+def _width(longest: int) -> int:
+    return SHORT_BYTES if longest <= SHORT_BYTES else ROW_BYTES
+
+
+def _widened(rows: npt.NDArray[np.uint8], width: int) -> npt.NDArray[np.uint8]:
+    return np.pad(rows, ((0, 0), (0, width - rows.shape[1])))

@@ -15,15 +15,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from edge.clock import both_ns
 from edge.config_sources import SourceConfig
 from edge.sources import usb
 from edge.sources.can_errors import ALL_KINDS, ERROR, BusErrors
-from edge.sources.recvmmsg import SO_RXQ_OVFL, SO_TIMESTAMPNS, Drained, Receiver, receiver_of
+from edge.sources.polled import HEAD_BYTES, Polled, joined
+from edge.sources.recvmmsg import SO_RXQ_OVFL, SO_TIMESTAMPNS, Piece, Receiver, receiver_of
 from edge.sources.source import READ_TICK_S, SourceError, only_where_allowed, plain_reason
-from firmware_bridge.frames import CLASSIC_BYTES, FD_LENGTHS, REMOTE, FrameBatch
+from firmware_bridge.frames import FrameBatch
 from shared.errors import ConfigError
 
 Filter = tuple[int, int]
@@ -47,14 +47,6 @@ _MEMINFO: Final = struct.Struct("@9I")
 _DROPS: Final = 8  # its place in there
 _FRAME: Final = struct.Struct("=IB3x8s")  # struct can_frame
 _NO_ROOM: Final = (errno.ENOBUFS, errno.EAGAIN)  # nobody acknowledges, or the bus is full
-_FD_ROW: Final = 72
-
-
-_ROW: Final = np.dtype(  # struct can_frame and struct canfd_frame
-    {"names": ["can_id", "length", "data"], "formats": [np.uint32, np.uint8, (np.uint8, 64)], "offsets": [0, 4, 8]}
-)
-_WITHIN: Final = np.arange(FD_LENGTHS[-1], dtype=np.uint8) < np.arange(FD_LENGTHS[-1] + 1, dtype=np.uint8)[:, None]
-"""bool[65, 64]: which bytes of the data a frame of that length has."""
 
 
 def open_bus(interface: str, filters: Sequence[Filter]) -> socket.socket:
@@ -102,6 +94,7 @@ class SocketCanSource:
         self._receiver: Receiver | None = None
         self._interface = config.channel
         self._errors = BusErrors()
+        self._polled: list[Polled] = []  # not yet given on
         self._failed: OSError | None = None  # what ended a read that still had frames; told by the next
         self._seen_drops = 0  # the socket's own counter, 32 bits
         self._emptied_ns = 0  # when the buffer was empty last, mono_ns
@@ -150,11 +143,8 @@ class SocketCanSource:
         self._failed, self._seen_drops, self._errors.is_off = None, 0, False
         self._emptied_ns = self._clocks()[0]
 
-    def read(self, t_ns: int) -> FrameBatch:
-        """The frames since the last call with the kernel's time on the agent's clock, error frames left out.
-
-        A frame of which the kernel tells no time has `t_ns`.
-        """
+    def poll(self, t_ns: int) -> int:
+        """See Source. Error frames are counted, and left out."""
         if self._receiver is None:
             raise SourceError(f"{self._config.channel} is not open")
         if self._failed is not None:
@@ -162,15 +152,29 @@ class SocketCanSource:
         drained = self._receiver.drain(_MOST_FRAMES)
         if drained.error is not None and not self._is_up_again(drained.error):
             self._failed = drained.error
-        self.count_drops(drained.drops)
         mono_ns, wall_ns = self._clocks()
-        self._note_rate(len(drained.size), mono_ns)
-        t = self._moved(drained.wall_ns, t_ns, mono_ns, wall_ns)
+        pieces = [kept for piece in drained.pieces if len((kept := self._without_errors(piece)).rows)]
+        count = sum(len(piece.rows) for piece in pieces)
+        self._note_rate(count, mono_ns)
+        if count:
+            times = (count, t_ns, mono_ns - wall_ns, min(self._emptied_ns, mono_ns), mono_ns)
+            self._polled.append(Polled(pieces, times))
         self._emptied_ns = mono_ns if drained.is_empty else self._emptied_ns
-        batch = self._batch(drained, t)
-        if self._failed is not None and not len(batch):
-            return self.read(t_ns)
+        return self.poll(t_ns) if self._failed is not None and not count else count
+
+    def frames(self) -> FrameBatch:
+        """See Source. Each with the kernel's time on the agent's clock, or where it tells none, that of the poll."""
+        if not self._polled:
+            return FrameBatch.empty(self._config.channel)
+        polled, self._polled = self._polled, []
+        batch, drops = joined(self._config.channel, polled)
+        self.count_drops(drops)
         return batch
+
+    def read(self, t_ns: int) -> FrameBatch:
+        """See Source."""
+        self.poll(t_ns)
+        return self.frames()
 
     def send(self, can_id: int, payload: bytes) -> bool:
         """See SendingSource."""
@@ -192,42 +196,16 @@ class SocketCanSource:
             self._bus.close()
         self._bus = self._receiver = self.buffer_bytes = None
 
-    def _batch(self, drained: Drained, t_ns: npt.NDArray[np.int64]) -> FrameBatch:
-        if not len(drained.size):
-            return FrameBatch.empty(self._config.channel)
-        rows = drained.rows.view(_ROW)[:, 0]
-        can_id = np.ascontiguousarray(rows["can_id"])
-        is_error = (can_id & ERROR) != 0
-        width = FD_LENGTHS[-1] if drained.size.max() == _FD_ROW else CLASSIC_BYTES
-        length = np.minimum(rows["length"], width)
-        data = np.ascontiguousarray(rows["data"][:, :width])
-        if is_error.any():
-            self._errors.take(can_id[is_error], data[is_error])
-            keep = ~is_error
-            t_ns, can_id, length, data = t_ns[keep], can_id[keep], length[keep], data[keep]
-        if not is_error[-1]:
+    def _without_errors(self, piece: Piece) -> Piece:
+        can_id = piece.rows.view(np.uint32)[:, 0]
+        if not np.bitwise_or.reduce(can_id) & ERROR:
             self._errors.is_off = False  # who is off hears nothing
-        # Beyond its length a frame is junk, and so is all of a remote one.
-        filled = np.where(can_id & REMOTE, 0, length)
-        if len(filled) and filled.min() < width:
-            data *= _WITHIN[filled, :width]
-        return FrameBatch(self._config.channel, t_ns, can_id, length, data)
-
-    def _moved(self, stamps: npt.NDArray[np.int64], t_ns: int, mono_ns: int, wall_ns: int) -> npt.NDArray[np.int64]:
-        """The kernel's times on the agent's clock.
-
-        They cannot lie outside of the time since the buffer was last empty, which is how far a step of the host's
-        clock in between can put them wrong.
-        """
-        moved = stamps + np.int64(mono_ns - wall_ns)
-        if len(stamps):
-            if not (stamps[0] and stamps[-1]):
-                moved[stamps == 0] = t_ns
-            np.maximum.accumulate(moved, out=moved)
-            lo_ns = min(self._emptied_ns, mono_ns)
-            if moved[0] < lo_ns or moved[-1] > mono_ns:
-                np.clip(moved, lo_ns, mono_ns, out=moved)
-        return moved
+            return piece
+        is_error = (can_id & ERROR) != 0
+        self._errors.take(can_id[is_error], piece.rows[is_error, HEAD_BYTES:])
+        if not is_error[-1]:
+            self._errors.is_off = False
+        return piece.take(~is_error)
 
     def count_drops(self, told: int | None = None) -> int:
         """Adds what the kernel has dropped since the last call; the sum.

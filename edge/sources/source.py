@@ -12,6 +12,8 @@ from shared.errors import PacktwinError
 
 READ_TICK_S: Final = 0.1
 """How often a source is read that does not ask for more."""
+HELD_S: Final = 1.2
+"""So long what was read may wait to be looked at: a little longer than from one Sample to the next, by default."""
 
 
 class SourceError(PacktwinError):
@@ -19,7 +21,10 @@ class SourceError(PacktwinError):
 
 
 class Source(Protocol):
-    """A bus. `open` may take long, `read` never does; both raise SourceError. Counts are since the start."""
+    """A bus. `open` may take long, `poll` never does; both raise SourceError. Counts are since the start.
+
+    What was polled waits in the source: looked at together, ten polls cost little more than one.
+    """
 
     @property
     def bad_lines(self) -> int:
@@ -43,16 +48,22 @@ class Source(Protocol):
 
     @property
     def tick_s(self) -> float:
-        """The longest time until the next `read`, READ_TICK_S at most."""
+        """The longest time until the next `poll`, READ_TICK_S at most."""
 
     def open(self) -> None:
         """Makes the bus ready; after a SourceError it may be called again."""
 
+    def poll(self, t_ns: int) -> int:
+        """Takes what came since the last call: so many frames. `t_ns` is now, and stamps what no kernel has stamped."""
+
+    def frames(self) -> FrameBatch:
+        """What was polled since the last call, also by a bus that has gone since."""
+
     def read(self, t_ns: int) -> FrameBatch:
-        """What came since the last call; `t_ns` is now, and stamps what no kernel has stamped."""
+        """What was polled and comes now."""
 
     def count_drops(self) -> int | None:
-        """`drops` up to this instant, also what no read has noticed yet."""
+        """`drops` up to this instant, also what no frame has told yet."""
 
     def close(self) -> None:
         """Lets the bus go; may be called when it is not open."""

@@ -93,6 +93,51 @@ def test_times_are_the_kernels_on_the_agents_clock(bus: LoopbackBus) -> None:
     assert between_ns - slack_ns <= second <= after_ns + slack_ns
 
 
+def test_what_was_polled_waits_also_for_a_bus_that_has_gone_since(bus: LoopbackBus) -> None:
+    """Polls before and after a frame of CAN FD and a new start, with error frames between them."""
+    source = opened()
+    for can_id, payload in ((1, b"\x01"), (ERROR | BUS_OFF, bytes(8)), (2, b"\x02")):
+        bus.send(can_id, payload)
+    assert source.poll(0) == 2
+    assert source.poll(0) == 0
+    bus.send(3, bytes(range(64)))
+    bus.send(ERROR | BUS_OFF, bytes(8))
+    assert source.poll(0) == 1
+    assert "bus-off" in source.notes[-1], "told at once"
+    source.close()
+    source.open()
+    bus.send(4, b"\x04")
+    assert source.poll(0) == 1
+    frames = source.frames()
+    assert [(can_id, payload) for _, can_id, payload in frames.rows()] == [
+        (1, b"\x01"), (2, b"\x02"), (3, bytes(range(64))), (4, b"\x04"),
+    ]  # fmt: skip
+    assert (frames.t_ns[1:] >= frames.t_ns[:-1]).all()
+    assert not len(source.frames())
+
+
+def test_each_poll_has_its_own_bounds_of_time(bus: LoopbackBus) -> None:
+    """A step of the host's clock between two polls moves neither the frames before it nor those after."""
+    steps = [0]
+
+    def clocks() -> tuple[int, int]:
+        mono_ns, wall_ns = both_ns()
+        return mono_ns, wall_ns + steps[0] * 1_000_000_000
+
+    began_ns = [both_ns()[0]]  # the start, then each poll
+    source = opened(clocks=clocks)
+    ended_ns = []
+    for step_s in (0, 3600, -3600, 0):
+        bus.send(1)
+        steps[0] = step_s
+        began_ns.append(both_ns()[0])
+        source.poll(0)
+        ended_ns.append(both_ns()[0])
+    times = source.frames().t_ns.tolist()
+    assert all(map(int.__le__, began_ns, times))
+    assert all(map(int.__le__, times, ended_ns))
+
+
 @pytest.mark.parametrize("step_s", [-3600, 3600])
 def test_a_step_of_the_hosts_clock_costs_no_more_than_the_time_between_two_reads(bus: LoopbackBus, step_s: int) -> None:
     steps = [0]
@@ -203,9 +248,7 @@ def test_a_bus_that_goes_gives_what_came_before_and_then_says_so(
     bus.send(7)
     assert source._receiver is not None
     whole = source._receiver.drain(100)
-    gone = recvmmsg.Drained(
-        whole.rows, whole.size, whole.wall_ns, whole.drops, True, OSError(errno.ENODEV, "No such device")
-    )
+    gone = recvmmsg.Drained(whole.pieces, is_empty=True, error=OSError(errno.ENODEV, "No such device"))
     monkeypatch.setattr(source._receiver, "drain", lambda limit: gone)
     assert len(source.read(0)) == 1
     with pytest.raises(SourceError, match="can9 has gone: no such device"):
