@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FLUSH_CHECK_S: Final = 1.0
-_RECORD_S: Final = 0.5
+_RECORD_S: Final = 1.0
 _FIRST_RETRY_S: Final = 0.5
 _LONGEST_RETRY_S: Final = 2.0
 _LET_GO_S: Final = 0.2  # for a source that is being opened when the agent ends; then it is closed under it

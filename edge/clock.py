@@ -8,12 +8,13 @@ clock is never set), or the host's clock as it is (`clock = "system"` in edge.to
 from __future__ import annotations
 
 import ctypes
+import functools
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 MAX_ROUND_TRIP_NS: Final = 2_000_000_000
 _DRIFT: Final = 50e-6
@@ -40,13 +41,22 @@ class _Timex(ctypes.Structure):
     )
 
 
+@functools.cache
+def _libc_adjtimex() -> Any:
+    """libc's adjtimex; None where it has none."""
+    try:
+        return ctypes.CDLL(None, use_errno=True).adjtimex
+    except (OSError, AttributeError):
+        return None
+
+
 def kernel_synchronised() -> bool:
     """Whether the kernel says that something (NTP, PTP) keeps its clock right. False where it cannot be asked."""
-    try:
-        timex = _Timex()
-        state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex))
-    except (OSError, AttributeError):
+    adjtimex = _libc_adjtimex()
+    if adjtimex is None:
         return False
+    timex = _Timex()
+    state = adjtimex(ctypes.byref(timex))
     return 0 <= state < _TIME_ERROR and not timex.status & _STA_UNSYNC
 
 

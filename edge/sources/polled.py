@@ -38,7 +38,7 @@ def joined(channel: str, polled: Sequence[Polled]) -> tuple[FrameBatch, int | No
 def _batch(channel: str, datagrams: Datagrams, t_ns: npt.NDArray[np.int64]) -> FrameBatch:
     """The frames; beyond its length a frame is junk, and so is all of a remote one."""
     width = datagrams.rows.shape[1] - HEAD_BYTES
-    can_id = np.ascontiguousarray(datagrams.rows.view(np.uint32)[:, 0])
+    can_id = np.ascontiguousarray(datagrams.rows[:, :4].view(np.uint32)[:, 0])
     data = np.ascontiguousarray(datagrams.rows[:, HEAD_BYTES:])
     length = np.minimum(datagrams.rows[:, _LENGTH_AT], width)
     filled = np.where(can_id & REMOTE, 0, length)

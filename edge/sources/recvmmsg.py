@@ -31,19 +31,18 @@ _NOTHING_THERE: Final = (errno.EAGAIN, errno.EWOULDBLOCK)
 
 
 class Piece(NamedTuple):
-    """Datagrams as the kernel left them. n of them, all of one system call.
+    """n datagrams as the kernel left them, all of one system call.
 
-    rows uint8[n, 16 or 72]: as wide as the longest, junk beyond their own size. told uint8[n, 56]: what was said beside
-    each (_CONTROL), of which told_size int64[n] bytes are of now.
+    heads uint8[n, 64]: a struct mmsghdr of each, which says how far the rest is of now. slots uint8[n, 128]: the
+    datagram, then what was told beside it (_SLOT).
     """
 
-    rows: npt.NDArray[np.uint8]
-    told: npt.NDArray[np.uint8]
-    told_size: npt.NDArray[np.int64]
+    heads: npt.NDArray[np.uint8]
+    slots: npt.NDArray[np.uint8]
 
     def take(self, rows: npt.NDArray[np.bool_]) -> Piece:
         """Those at `rows`."""
-        return Piece(self.rows[rows], self.told[rows], self.told_size[rows])
+        return Piece(self.heads[rows], self.slots[rows])
 
 
 class Drained(NamedTuple):
@@ -57,8 +56,9 @@ class Drained(NamedTuple):
 class Datagrams(NamedTuple):
     """Pieces, unpacked.
 
-    rows uint8[n, 16 or 72]: as there. wall_ns int64[n]: when the kernel took it in, on its realtime clock, 0 = it did
-    not say. drops: the socket's drop counter as the newest datagram tells it (32 bits), None = none told any.
+    rows uint8[n, 16 or 72]: as wide as the longest, junk beyond each one's size. wall_ns int64[n]: when the kernel took
+    it in, on its realtime clock, 0 = it did not say. drops: the socket's drop counter as the newest datagram tells it
+    (32 bits), None = none told any.
     """
 
     rows: npt.NDArray[np.uint8]
@@ -109,20 +109,23 @@ def _padded(n: int) -> int:
 
 _HEAD_BYTES: Final = _padded(_ALIGN + 8)  # struct cmsghdr: size_t, int, int
 _STAMP_BYTES: Final = _padded(_HEAD_BYTES + 2 * ctypes.sizeof(ctypes.c_long))
-_CONTROL: Final = np.dtype(
-    {  # what the kernel writes for each datagram, in this order: its time, then the drop counter once that is not 0
-        "names": ["type", "s", "ns", "drops_type", "drops"],
-        "formats": [np.int32, ctypes.c_long, ctypes.c_long, np.int32, np.uint32],
+_SLOT: Final = np.dtype(
+    {  # beside a datagram the kernel tells, in this order: its time, then the drop counter once that is not 0
+        "names": ["data", "type", "s", "ns", "drops_type", "drops"],
+        "formats": [(np.uint8, ROW_BYTES), np.int32, ctypes.c_long, ctypes.c_long, np.int32, np.uint32],
         "offsets": [
-            _ALIGN + 4,
-            _HEAD_BYTES,
-            _HEAD_BYTES + ctypes.sizeof(ctypes.c_long),
-            _STAMP_BYTES + _ALIGN + 4,
-            _STAMP_BYTES + _HEAD_BYTES,
+            0,
+            ROW_BYTES + _ALIGN + 4,
+            ROW_BYTES + _HEAD_BYTES,
+            ROW_BYTES + _HEAD_BYTES + ctypes.sizeof(ctypes.c_long),
+            ROW_BYTES + _STAMP_BYTES + _ALIGN + 4,
+            ROW_BYTES + _STAMP_BYTES + _HEAD_BYTES,
         ],
-        "itemsize": _STAMP_BYTES + _padded(_HEAD_BYTES + 4),
+        "itemsize": ROW_BYTES + _STAMP_BYTES + _padded(_HEAD_BYTES + 4),
     }
 )
+_TOLD_BYTES: Final = _SLOT.itemsize - ROW_BYTES
+_MESSAGE: Final = np.dtype(_Message)
 
 
 def _libc_recvmmsg() -> Any:
@@ -140,19 +143,17 @@ class RecvMmsg:
 
     def __init__(self, sock: socket.socket, call: Any) -> None:
         self._fd, self._call = sock.fileno(), call
-        self._rows = np.zeros((_CALL_FRAMES, ROW_BYTES), np.uint8)
-        self._told = np.zeros((_CALL_FRAMES, _CONTROL.itemsize), np.uint8)
+        self._slots = np.zeros((_CALL_FRAMES, _SLOT.itemsize), np.uint8)
         self._iovecs = (_Iovec * _CALL_FRAMES)()
         self._messages = (_Message * _CALL_FRAMES)()
         for i, (iovec, message) in enumerate(zip(self._iovecs, self._messages, strict=True)):
-            iovec.base, iovec.len = self._rows.ctypes.data + i * ROW_BYTES, ROW_BYTES
+            iovec.base, iovec.len = self._slots.ctypes.data + i * _SLOT.itemsize, ROW_BYTES
             header = message.header
             header.iov, header.iovlen = ctypes.addressof(iovec), 1
-            header.control = self._told.ctypes.data + i * _CONTROL.itemsize
-            header.controllen = _CONTROL.itemsize
+            header.control, header.controllen = iovec.base + ROW_BYTES, _TOLD_BYTES
         self._at = ctypes.addressof(self._messages)
-        view = np.frombuffer(self._messages, np.dtype(_Message))  # type: ignore[call-overload]
-        self._size, self._told_size = view["size"], view["header"]["controllen"].view(np.int64)
+        self._heads = np.frombuffer(memoryview(self._messages).cast("B"), np.uint8).reshape(_CALL_FRAMES, -1)
+        self._told_size = self._heads.view(_MESSAGE)[:, 0]["header"]["controllen"]
 
     def drain(self, limit: int) -> Drained:
         """See Receiver."""
@@ -176,10 +177,9 @@ class RecvMmsg:
 
     def _piece(self, count: int) -> Piece:
         """Copies what the last call brought; the control lengths are made ready for the next."""
-        told_size = self._told_size[:count].copy()
-        self._told_size[:count] = _CONTROL.itemsize
-        rows = self._rows[:count, : _width(self._size[:count].max())]
-        return Piece(rows.copy(), self._told[:count].copy(), told_size)
+        heads = self._heads[:count].copy()
+        self._told_size[:count] = _TOLD_BYTES
+        return Piece(heads, self._slots[:count].copy())
 
 
 class RecvMsg:
@@ -190,13 +190,13 @@ class RecvMsg:
 
     def drain(self, limit: int) -> Drained:
         """See Receiver."""
-        payloads: list[bytes] = []
-        told: list[tuple[int, int, int, int, int]] = []  # as _CONTROL
+        slots: list[tuple[Any, ...]] = []  # as _SLOT
+        sizes: list[int] = []
         error: OSError | None = None
         is_empty = False
-        while len(payloads) < limit:
+        while len(slots) < limit:
             try:
-                payload, said, _, _ = self._sock.recvmsg(ROW_BYTES, 2 * _CONTROL.itemsize, socket.MSG_DONTWAIT)
+                payload, said, _, _ = self._sock.recvmsg(ROW_BYTES, 2 * _TOLD_BYTES, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 is_empty = True
                 break
@@ -206,37 +206,34 @@ class RecvMsg:
                     break
                 error = failed  # comes before the frames that came before it
                 continue
-            payloads.append(payload)
             by_kind = {kind: data for level, kind, data in said if level == socket.SOL_SOCKET}
             stamp, drops = by_kind.get(SO_TIMESTAMPNS), by_kind.get(SO_RXQ_OVFL)
-            s, ns = (0, 0) if stamp is None else struct.unpack("@ll", stamp)
+            of_stamp = (0, 0, 0) if stamp is None else (SO_TIMESTAMPNS, *struct.unpack("@ll", stamp))
             of_drops = (0, 0) if drops is None else (SO_RXQ_OVFL, *struct.unpack("@I", drops[:4]))
-            told.append((0 if stamp is None else SO_TIMESTAMPNS, s, ns, *of_drops))
-        if not payloads:
+            slots.append((np.frombuffer(payload.ljust(ROW_BYTES, b"\0"), np.uint8), *of_stamp, *of_drops))
+            sizes.append(len(payload))
+        if not slots:
             return Drained([], is_empty, error)
-        width = _width(max(map(len, payloads)))
-        rows = np.frombuffer(bytearray().join(p.ljust(width, b"\0") for p in payloads), np.uint8).reshape(-1, width)
-        control = np.array(told, _CONTROL).view(np.uint8).reshape(-1, _CONTROL.itemsize)
-        return Drained([Piece(rows, control, np.full(len(rows), _CONTROL.itemsize))], is_empty, error)
+        heads = np.zeros(len(slots), _MESSAGE)
+        heads["size"], heads["header"]["controllen"] = sizes, _TOLD_BYTES
+        piece = Piece(_as_bytes(heads), _as_bytes(np.array(slots, _SLOT)))
+        return Drained([piece], is_empty, error)
 
 
 def unpacked(pieces: Sequence[Piece]) -> Datagrams:
     """All of at least one piece, in their order. For many pieces at once it costs hardly more than for one."""
-    width = max(piece.rows.shape[1] for piece in pieces)
-    same = [piece.rows if piece.rows.shape[1] == width else _widened(piece.rows, width) for piece in pieces]
-    told_size = np.concatenate([piece.told_size for piece in pieces])
-    control = np.concatenate([piece.told for piece in pieces]).view(_CONTROL)[:, 0]
-    stamps: npt.NDArray[np.int64] = control["s"] * np.int64(_SECOND_NS)
-    stamps += control["ns"]
-    stamps[(told_size < _STAMP_BYTES) | (control["type"] != SO_TIMESTAMPNS)] = 0
-    has_drops = ((told_size > _STAMP_BYTES) & (control["drops_type"] == SO_RXQ_OVFL)).nonzero()[0]
-    drops = int(control["drops"][has_drops[-1]]) if len(has_drops) else None
-    return Datagrams(np.concatenate(same), stamps, drops)
+    heads = np.concatenate([piece.heads for piece in pieces]).view(_MESSAGE)[:, 0]
+    slots = np.concatenate([piece.slots for piece in pieces]).view(_SLOT)[:, 0]
+    told_size = heads["header"]["controllen"]
+    stamps: npt.NDArray[np.int64] = slots["s"] * np.int64(_SECOND_NS)
+    stamps += slots["ns"]
+    stamps[(told_size < _STAMP_BYTES) | (slots["type"] != SO_TIMESTAMPNS)] = 0
+    has_drops = ((told_size > _STAMP_BYTES) & (slots["drops_type"] == SO_RXQ_OVFL)).nonzero()[0]
+    drops = int(slots["drops"][has_drops[-1]]) if len(has_drops) else None
+    width = SHORT_BYTES if heads["size"].max() <= SHORT_BYTES else ROW_BYTES
+    return Datagrams(slots["data"][:, :width], stamps, drops)
 
 
-def _width(longest: int) -> int:
-    return SHORT_BYTES if longest <= SHORT_BYTES else ROW_BYTES
-
-
-def _widened(rows: npt.NDArray[np.uint8], width: int) -> npt.NDArray[np.uint8]:
-    return np.pad(rows, ((0, 0), (0, width - rows.shape[1])))
+def _as_bytes(rows: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Structured rows as uint8[n, size of one]."""
+    return rows.view(np.uint8).reshape(len(rows), -1)

@@ -153,8 +153,8 @@ class SocketCanSource:
         if drained.error is not None and not self._is_up_again(drained.error):
             self._failed = drained.error
         mono_ns, wall_ns = self._clocks()
-        pieces = [kept for piece in drained.pieces if len((kept := self._without_errors(piece)).rows)]
-        count = sum(len(piece.rows) for piece in pieces)
+        pieces = [kept for piece in drained.pieces if len((kept := self._without_errors(piece)).slots)]
+        count = sum(len(piece.slots) for piece in pieces)
         self._note_rate(count, mono_ns)
         if count:
             times = (count, t_ns, mono_ns - wall_ns, min(self._emptied_ns, mono_ns), mono_ns)
@@ -197,12 +197,12 @@ class SocketCanSource:
         self._bus = self._receiver = self.buffer_bytes = None
 
     def _without_errors(self, piece: Piece) -> Piece:
-        can_id = piece.rows.view(np.uint32)[:, 0]
+        can_id = piece.slots[:, :4].view(np.uint32)[:, 0]
         if not np.bitwise_or.reduce(can_id) & ERROR:
             self._errors.is_off = False  # who is off hears nothing
             return piece
         is_error = (can_id & ERROR) != 0
-        self._errors.take(can_id[is_error], piece.rows[is_error, HEAD_BYTES:])
+        self._errors.take(can_id[is_error], piece.slots[is_error, HEAD_BYTES:])
         if not is_error[-1]:
             self._errors.is_off = False
         return piece.take(~is_error)
