@@ -110,7 +110,7 @@ def _padded(n: int) -> int:
 _HEAD_BYTES: Final = _padded(_ALIGN + 8)  # struct cmsghdr: size_t, int, int
 _STAMP_BYTES: Final = _padded(_HEAD_BYTES + 2 * ctypes.sizeof(ctypes.c_long))
 _SLOT: Final = np.dtype(
-    {  # beside a datagram the kernel tells, in this order: its time, then the drop counter once that is not 0
+    {  # a datagram; beside it the kernel tells, in this order: its time, then the drop counter once that is not 0
         "names": ["data", "type", "s", "ns", "drops_type", "drops"],
         "formats": [(np.uint8, ROW_BYTES), np.int32, ctypes.c_long, ctypes.c_long, np.int32, np.uint32],
         "offsets": [
