@@ -39,7 +39,7 @@ _SEGMENTS_BEFORE: Final = 12
 _LONGEST_SEGMENT_S: Final = 5.0
 _SEGMENT_BYTES: Final = 4 << 20
 _ALARMS_PER_HOUR: Final = 12
-_LATE_NS: Final = int(1.25 * HELD_S * _SECOND_NS)  # until all that was read is here
+_LATE_NS: Final = int(1.25 * HELD_S * _SECOND_NS)  # until all that was read is here, also without a Sample
 _MOST_WINDOWS: Final = 2
 """So many windows long a capture may get, by alarms that rise while it is still open."""
 Snapshot = Callable[[], Mapping[str, Any]]
@@ -55,6 +55,8 @@ class Track:
         self._open: Open | None = None
         self._number = 0
         self._standing: set[str] | None = None
+        self.newest_ns = 0
+        """When the last thing happened that is recorded; any thread may read it."""
 
     def frames(self, mono_ns: int, batch: FrameBatch) -> None:
         """A read of the bus, before the assembler has it."""
@@ -96,6 +98,7 @@ class Track:
         return self._open.size_bytes if self._open else 0
 
     def _segment(self, mono_ns: int) -> Open:
+        self.newest_ns = mono_ns
         open_ = self._open
         if open_ is not None and (
             mono_ns - open_.begin_ns >= self._recorder.segment_ns or open_.size_bytes >= self._recorder.segment_bytes
@@ -255,7 +258,7 @@ class Recorder:
             due = self._over
             self._over = []
             for pack_id, want in list(self._waiting.items()):
-                if now_ns > want.end_ns + _LATE_NS:
+                if self._is_over(want, now_ns):
                     due.append(self._waiting.pop(pack_id))
         for want in due:
             self._tracks[want.pack_id].cut()
@@ -263,6 +266,12 @@ class Recorder:
         for want in due:
             self._keep(want, now_ns)
         return bool(due)
+
+    def _is_over(self, want: Want, now_ns: int) -> bool:
+        """Whether all that was read within the window must be here: what is read comes with the next Sample."""
+        late_ns = now_ns - want.end_ns
+        is_whole = self._tracks[want.pack_id].newest_ns >= want.end_ns or late_ns > _LATE_NS
+        return is_whole and late_ns > self.segment_ns // _SEGMENTS_BEFORE
 
     def close(self) -> None:
         """Keeps the windows that are not over yet, as far as they have got, and forgets the rest."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 from edge.config_sources import SourceConfig
 from edge.sources.port import SerialPort
 from edge.sources.socketcan import Filter, SocketCanSource
-from edge.sources.source import SendingSource, SourceError, Untold, only_where_allowed, plain_reason
+from edge.sources.source import Listed, SendingSource, SourceError, only_where_allowed, plain_reason
 from firmware_bridge import python_can
 from firmware_bridge.frames import EXTENDED, REMOTE, FrameBatch
 from firmware_bridge.slcan import SlcanParser, encode
@@ -41,36 +41,7 @@ def source_of(config: SourceConfig, filters: Sequence[Filter] = ()) -> SendingSo
     return SocketCanSource(config, filters) if config.interface == "socketcan" else PythonCanSource(config)
 
 
-class _Listed(Untold):
-    """A bus that gives its frames one by one: what was polled waits as it is."""
-
-    def __init__(self, channel: str) -> None:
-        super().__init__()
-        self._channel = channel
-        self._polled: list[FrameBatch] = []
-
-    def _received(self, t_ns: int) -> FrameBatch:
-        raise NotImplementedError
-
-    def poll(self, t_ns: int) -> int:
-        """See Source."""
-        batch = self._received(t_ns)
-        if len(batch):
-            self._polled.append(batch)
-        return len(batch)
-
-    def frames(self) -> FrameBatch:
-        """See Source."""
-        polled, self._polled = self._polled, []
-        return FrameBatch.concat(self._channel, polled)
-
-    def read(self, t_ns: int) -> FrameBatch:
-        """See Source."""
-        self.poll(t_ns)
-        return self.frames()
-
-
-class SlcanSource(_Listed):
+class SlcanSource(Listed):
     """A USB-CAN adapter (or a simulated car) that speaks slcan on a serial port or pty.
 
     `channel` is the port's path, best a link of /dev/serial/by-id, or `usb:SERIAL`: both follow the adapter to
@@ -112,7 +83,7 @@ class SlcanSource(_Listed):
         self._port.close()
 
 
-class PythonCanSource(_Listed):
+class PythonCanSource(Listed):
     """Any other interface of python-can, which is imported only when it is needed."""
 
     def __init__(self, config: SourceConfig) -> None:

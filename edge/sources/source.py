@@ -96,6 +96,35 @@ class Untold:
         return None
 
 
+class Listed(Untold):
+    """A bus that gives its frames one by one: what was polled waits as it is."""
+
+    def __init__(self, channel: str) -> None:
+        super().__init__()
+        self._channel = channel
+        self._polled: list[FrameBatch] = []
+
+    def _received(self, t_ns: int) -> FrameBatch:
+        raise NotImplementedError
+
+    def poll(self, t_ns: int) -> int:
+        """See Source."""
+        batch = self._received(t_ns)
+        if len(batch):
+            self._polled.append(batch)
+        return len(batch)
+
+    def frames(self) -> FrameBatch:
+        """See Source."""
+        polled, self._polled = self._polled, []
+        return FrameBatch.concat(self._channel, polled)
+
+    def read(self, t_ns: int) -> FrameBatch:
+        """See Source."""
+        self.poll(t_ns)
+        return self.frames()
+
+
 def plain_reason(error: Exception) -> str:
     """Why, without what the libraries put around it."""
     number = getattr(error, "errno", None)

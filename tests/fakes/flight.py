@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from edge.assemble import readable
 from edge.capture.exported import beside, state_beside
@@ -19,6 +19,7 @@ from edge.intake import FrameIntake
 from edge.lane import Lane
 from edge.mapping import load_mapping
 from edge.outbox.records import Measured
+from edge.sources.source import Listed
 from firmware_bridge.frames import FrameBatch
 
 S = 1_000_000_000
@@ -66,26 +67,18 @@ def cells(t_ns: int, group: int, *volts: float) -> Frame:
     return t_ns, 257, bytes([group]) + b"".join(round(v * 1000).to_bytes(2, "little") for v in volts)
 
 
-class Wire:
-    """The source: `read` gives what was said before."""
-
-    bad_lines = 0
-    drops = None
-    error_frames: ClassVar[dict[str, int]] = {}
-    buffer_bytes = None
-    notes: tuple[str, ...] = ()
-    tick_s = 0.1
+class Wire(Listed):
+    """The source: a poll takes what was said before."""
 
     def __init__(self) -> None:
+        super().__init__("can0")
         self.said: deque[Frame] = deque()
 
     def open(self) -> None: ...
 
-    def count_drops(self) -> None: ...
-
     def close(self) -> None: ...
 
-    def read(self, t_ns: int) -> FrameBatch:
+    def _received(self, t_ns: int) -> FrameBatch:
         frames = list(self.said)
         self.said.clear()
         return FrameBatch.of("can0", frames)
