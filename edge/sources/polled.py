@@ -29,10 +29,10 @@ class Polled(NamedTuple):
     times: tuple[int, int, int, int, int]
 
 
-def joined(channel: str, polled: Sequence[Polled]) -> tuple[FrameBatch, int | None]:
-    """(the frames of at least one poll, the drop counter as the newest of them tells it)."""
+def joined(channel: str, polled: Sequence[Polled]) -> FrameBatch:
+    """The frames of at least one poll."""
     datagrams = unpacked([piece for poll in polled for piece in poll.pieces])
-    return _batch(channel, datagrams, _moved(datagrams.wall_ns, polled)), datagrams.drops
+    return _batch(channel, datagrams, _moved(datagrams.wall_ns, polled))
 
 
 def _batch(channel: str, datagrams: Datagrams, t_ns: npt.NDArray[np.int64]) -> FrameBatch:

@@ -44,6 +44,12 @@ class Piece(NamedTuple):
         """Those at `rows`."""
         return Piece(self.heads[rows], self.slots[rows])
 
+    def drops(self) -> int | None:
+        """The socket's drop counter (32 bits) as the newest of them tells it; None = it tells none, or it is 0."""
+        head, slot = self.heads[-1:].view(_MESSAGE)[0, 0], self.slots[-1:].view(_SLOT)[0, 0]
+        is_told = head["header"]["controllen"] > _STAMP_BYTES and slot["drops_type"] == SO_RXQ_OVFL
+        return int(slot["drops"]) if is_told else None
+
 
 class Drained(NamedTuple):
     """What the socket held. is_empty: nothing was left; error: what the socket told of itself, None = nothing."""
@@ -57,13 +63,11 @@ class Datagrams(NamedTuple):
     """Pieces, unpacked.
 
     rows uint8[n, 16 or 72]: as wide as the longest, junk beyond each one's size. wall_ns int64[n]: when the kernel took
-    it in, on its realtime clock, 0 = it did not say. drops: the socket's drop counter as the newest datagram tells it
-    (32 bits), None = none told any.
+    it in, on its realtime clock, 0 = it did not say.
     """
 
     rows: npt.NDArray[np.uint8]
     wall_ns: npt.NDArray[np.int64]
-    drops: int | None
 
 
 class Receiver(Protocol):
@@ -228,10 +232,8 @@ def unpacked(pieces: Sequence[Piece]) -> Datagrams:
     stamps: npt.NDArray[np.int64] = slots["s"] * np.int64(_SECOND_NS)
     stamps += slots["ns"]
     stamps[(told_size < _STAMP_BYTES) | (slots["type"] != SO_TIMESTAMPNS)] = 0
-    has_drops = ((told_size > _STAMP_BYTES) & (slots["drops_type"] == SO_RXQ_OVFL)).nonzero()[0]
-    drops = int(slots["drops"][has_drops[-1]]) if len(has_drops) else None
     width = SHORT_BYTES if heads["size"].max() <= SHORT_BYTES else ROW_BYTES
-    return Datagrams(slots["data"][:, :width], stamps, drops)
+    return Datagrams(slots["data"][:, :width], stamps)
 
 
 def _as_bytes(rows: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

@@ -95,6 +95,7 @@ class SocketCanSource:
         self._interface = config.channel
         self._errors = BusErrors()
         self._polled: list[Polled] = []  # not yet given on
+        self._newest: Piece | None = None  # that this socket gave
         self._failed: OSError | None = None  # what ended a read that still had frames; told by the next
         self._seen_drops = 0  # the socket's own counter, 32 bits
         self._emptied_ns = 0  # when the buffer was empty last, mono_ns
@@ -140,7 +141,7 @@ class SocketCanSource:
         bus.setsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
         self.buffer_bytes = _enlarged(bus, _WANTED_BYTES)
         self._bus, self._receiver, self._interface = bus, receiver_of(bus), name
-        self._failed, self._seen_drops, self._errors.is_off = None, 0, False
+        self._newest, self._failed, self._seen_drops, self._errors.is_off = None, None, 0, False
         self._emptied_ns = self._clocks()[0]
 
     def poll(self, t_ns: int) -> int:
@@ -152,6 +153,7 @@ class SocketCanSource:
         drained = self._receiver.drain(_MOST_FRAMES)
         if drained.error is not None and not self._is_up_again(drained.error):
             self._failed = drained.error
+        self._newest = drained.pieces[-1] if drained.pieces else self._newest
         mono_ns, wall_ns = self._clocks()
         pieces = [kept for piece in drained.pieces if len((kept := self._without_errors(piece)).slots)]
         count = sum(len(piece.slots) for piece in pieces)
@@ -167,13 +169,12 @@ class SocketCanSource:
         if not self._polled:
             return FrameBatch.empty(self._config.channel)
         polled, self._polled = self._polled, []
-        batch, drops = joined(self._config.channel, polled)
-        self.count_drops(drops)
-        return batch
+        return joined(self._config.channel, polled)
 
     def read(self, t_ns: int) -> FrameBatch:
         """See Source."""
         self.poll(t_ns)
+        self.count_drops()
         return self.frames()
 
     def send(self, can_id: int, payload: bytes) -> bool:
@@ -207,18 +208,16 @@ class SocketCanSource:
             self._errors.is_off = False
         return piece.take(~is_error)
 
-    def count_drops(self, told: int | None = None) -> int:
-        """Adds what the kernel has dropped since the last call; the sum.
-
-        told: the counter as the newest frame has it, from when it came. The socket itself also tells of drops after
-        which no frame has come yet.
-        """
+    def count_drops(self) -> int:
+        """See Source. The socket itself also tells of drops after which no frame has come yet."""
         if self._bus is not None:
-            with contextlib.suppress(OSError, struct.error):  # before Linux 4.12
+            try:
                 told = _MEMINFO.unpack(self._bus.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))[_DROPS]
-        if told is not None:
-            self.drops += (told - self._seen_drops) & 0xFFFF_FFFF
-            self._seen_drops = told
+            except (OSError, struct.error):  # before Linux 4.12
+                told = self._newest.drops() if self._newest is not None else None
+            if told is not None:
+                self.drops += (told - self._seen_drops) & 0xFFFF_FFFF
+                self._seen_drops = told
         return self.drops
 
     def _note_rate(self, frames: int, mono_ns: int) -> None:
