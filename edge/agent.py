@@ -98,7 +98,7 @@ class Agent:
     def close(self) -> None:
         """Lets go of all sources, writes what is pending to flash and lets go of all files."""
         for lane in self.lanes:
-            lane.intake.close()
+            self._opened.callback(lane.close)  # before all else, and whatever becomes of it
         self._opened.close()
 
     def status(self) -> dict[str, Any]:

@@ -113,7 +113,7 @@ class FrameIntake(Unowed):
         self._decoder = Decoder(mapping, dbc)
         self._channel = channel
         self._waiting = 0  # frames, read and not yet decoded: together they cost less
-        self._since_ns = self._newest_ns = 0  # when the first and the last of them were read
+        self._since_ns = self._newest_ns = 0  # when the first of them was read, and the last read
 
     @property
     def frames(self) -> int:
@@ -159,7 +159,8 @@ class FrameIntake(Unowed):
     @property
     def is_full(self) -> bool:
         """See Intake."""
-        return self._waiting >= _MOST_WAITING or self._newest_ns - self._since_ns >= _HELD_NS
+        held_ns = self._newest_ns - self._since_ns if self._waiting else 0
+        return self._waiting >= _MOST_WAITING or held_ns >= _HELD_NS
 
     def open(self) -> None:
         """See Intake."""
@@ -168,12 +169,10 @@ class FrameIntake(Unowed):
     def tick(self, mono_ns: int) -> bool:
         """See Intake."""
         count = self.source.poll(mono_ns)
-        if not count:
-            return False
         self._since_ns = self._since_ns if self._waiting else mono_ns
         self._newest_ns = mono_ns
         self._waiting += count
-        return True
+        return count > 0
 
     def take_in(self) -> Fields | None:
         """See Intake."""
@@ -185,7 +184,7 @@ class FrameIntake(Unowed):
         t_ns = frames.t_ns - frames.t_ns % _US_NS
         frames = FrameBatch(self._channel, t_ns, frames.can_id, frames.length, frames.data)
         if self.track is not None:
-            self.track.frames(self._since_ns, frames)
+            self.track.frames(self._since_ns, frames, self._newest_ns)
         return self._decoder.decode(frames)
 
     def count_drops(self) -> int | None:

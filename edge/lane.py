@@ -11,6 +11,7 @@ from edge.config_sources import SourceConfig
 from edge.intake import Intake
 from edge.mapping import Mapping
 from edge.outbox.records import Measured
+from edge.sources.source import SourceError
 from shared.records import Estimate
 
 INTAKE: Final = "intake"
@@ -57,11 +58,20 @@ class Lane:
         self._frames_per_s = 0.0
 
     def tick(self, mono_ns: int) -> None:
-        """Reads what came; it is taken in when there is enough of it. Raises SourceError when the source has gone."""
-        if self.intake.tick(mono_ns):
-            self._heard_ns = mono_ns
-            if self.intake.is_full:
-                self._take_in()
+        """Reads what came; it is taken in when it is enough or old. Raises SourceError when the source has gone."""
+        try:
+            if self.intake.tick(mono_ns):
+                self._heard_ns = mono_ns
+        except SourceError:
+            self._take_in()
+            raise
+        if self.intake.is_full:
+            self._take_in()
+
+    def close(self) -> None:
+        """Lets the source go; what it gave last is recorded."""
+        self.intake.close()
+        self._take_in()
 
     def _take_in(self) -> None:
         """Decodes what waits and gives it to the assembler."""
@@ -70,7 +80,10 @@ class Lane:
             self._assembler.feed(fields)
 
     def _snapshot(self) -> dict[str, Any]:
-        """What the assembler, and the decoder where it matters, know of all that was read."""
+        """What the assembler, and the decoder where it matters, know of all that was read.
+
+        Frames of a bus never wait here: what is recorded is recorded when they are taken in, and that asks for this.
+        """
         self._take_in()
         known, intake = self._assembler.snapshot(), self.intake.snapshot()
         return known if intake is None else {**known, INTAKE: intake}

@@ -17,7 +17,7 @@ from shared.records import Capture
 
 log = logging.getLogger(__name__)
 
-_PARTS_AT_ONCE: Final = 4
+_PARTS_AT_ONCE: Final = 8
 
 
 class Courier:

@@ -58,10 +58,12 @@ class Track:
         self.newest_ns = 0
         """When the last thing happened that is recorded; any thread may read it."""
 
-    def frames(self, mono_ns: int, batch: FrameBatch) -> None:
-        """A read of the bus, before the assembler has it."""
+    def frames(self, mono_ns: int, batch: FrameBatch, newest_ns: int | None = None) -> None:
+        """Frames of the bus, before the assembler has them. newest_ns: when the last of them was read, else at once."""
         with self._lock:
-            self._segment(mono_ns).frames(mono_ns, batch)
+            segment = self._segment(mono_ns)
+            self.newest_ns = mono_ns if newest_ns is None else newest_ns
+            segment.frames(self.newest_ns, batch)
 
     def chunk(self, mono_ns: int, data: bytes, *, sent: bool) -> None:
         """Bytes of a serial line, received or sent."""
@@ -95,7 +97,8 @@ class Track:
 
     def open_bytes(self) -> int:
         """What the open segment takes."""
-        return self._open.size_bytes if self._open else 0
+        open_ = self._open  # another thread may close it
+        return 0 if open_ is None else open_.size_bytes
 
     def _segment(self, mono_ns: int) -> Open:
         self.newest_ns = mono_ns

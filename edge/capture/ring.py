@@ -25,7 +25,7 @@ _SMALL_BYTES: Final = 64
 """What an entry of an open segment takes beside its columns, about."""
 
 Step = FrameBatch | tuple[int, int | None] | tuple[int, bytes, bool]
-"""What happened: a read of the bus; a Sample (mono_ns, t_ns); a chunk of a serial line (mono_ns, data, sent)."""
+"""What happened: frames that were taken in together; a Sample (mono_ns, t_ns); a serial chunk (mono_ns, data, sent)."""
 
 
 class Open:

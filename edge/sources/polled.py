@@ -54,6 +54,7 @@ def _moved(stamps: npt.NDArray[np.int64], polled: Sequence[Polled]) -> npt.NDArr
     between can put them wrong.
     """
     count, t_ns, offset_ns, lo_ns, hi_ns = np.array([poll.times for poll in polled], np.int64).T
+    count = count.astype(np.intp)  # what `repeat` takes, also where that has 32 bits
     moved: npt.NDArray[np.int64] = stamps + offset_ns.repeat(count)
     if not stamps.all():
         moved[stamps == 0] = t_ns.repeat(count)[stamps == 0]

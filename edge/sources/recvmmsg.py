@@ -34,7 +34,7 @@ class Piece(NamedTuple):
     """n datagrams as the kernel left them, all of one system call.
 
     heads uint8[n, 64]: a struct mmsghdr of each, which says how far the rest is of now. slots uint8[n, 128]: the
-    datagram, then what was told beside it (_SLOT).
+    datagram, then what was told beside it (_SLOT). Both are narrower where a pointer has 32 bits.
     """
 
     heads: npt.NDArray[np.uint8]

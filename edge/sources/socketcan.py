@@ -140,9 +140,10 @@ class SocketCanSource:
         bus.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         bus.setsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
         self.buffer_bytes = _enlarged(bus, _WANTED_BYTES)
-        self._bus, self._receiver, self._interface = bus, receiver_of(bus), name
         self._newest, self._failed, self._seen_drops, self._errors.is_off = None, None, 0, False
         self._emptied_ns = self._clocks()[0]
+        # Last, as the loop counts what this thread opens.
+        self._receiver, self._interface, self._bus = receiver_of(bus), name, bus
 
     def poll(self, t_ns: int) -> int:
         """See Source. Error frames are counted, and left out."""
@@ -157,7 +158,7 @@ class SocketCanSource:
         mono_ns, wall_ns = self._clocks()
         pieces = [kept for piece in drained.pieces if len((kept := self._without_errors(piece)).slots)]
         count = sum(len(piece.slots) for piece in pieces)
-        self._note_rate(count, mono_ns)
+        self._note_rate(sum(len(piece.slots) for piece in drained.pieces), mono_ns)  # of all that takes room
         if count:
             times = (count, t_ns, mono_ns - wall_ns, min(self._emptied_ns, mono_ns), mono_ns)
             self._polled.append(Polled(pieces, times))

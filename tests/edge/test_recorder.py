@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.capture.exported import state_beside
+from edge.capture.store import Meta
 from edge.config import RecorderConfig
+from edge.sources.source import SourceError
 from firmware_bridge.frames import EXTENDED, FrameBatch
 from shared.errors import ConfigError, PacktwinError
 
@@ -187,6 +189,74 @@ def test_windows_that_are_not_over_are_kept_when_the_agent_ends(flight: Flight) 
     (meta,) = flight.kept()
     assert meta.note == "before the end" and meta.samples >= 6
     assert not (flight.folder / "hot" / "recorder").exists()
+
+
+def last_us(flight: Flight, meta: Meta) -> int:
+    """When the last frame of a capture came, on the agent's clock."""
+    stamp = flight.exported(meta).read_text().splitlines()[-1].split()[0].strip("()")
+    return int(stamp.replace(".", "")) - OFFSET_NS // 1000
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+def test_a_window_is_kept_when_all_that_was_read_in_it_is_there(flight: Flight, sampled: bool) -> None:
+    flight.drive(10)
+    flight.recorder.trigger(None, None)
+    flight.drive(2)
+    for _ in range(10):  # to the end of the window, without a Sample
+        flight.mono_ns += S // 10
+        flight.tick(pack(flight.mono_ns))
+    end_ns = flight.mono_ns
+    for _ in range(5):
+        flight.mono_ns += S // 10
+        flight.recorder.step()
+    assert not flight.kept()
+    if sampled:
+        flight.measure()
+    for _ in range(15):
+        flight.tick()
+        flight.recorder.step()
+        flight.mono_ns += S // 10
+    (meta,) = flight.kept()
+    assert last_us(flight, meta) == pytest.approx(end_ns // 1000, abs=2)
+
+
+def test_what_was_read_last_is_kept_when_the_agent_ends(flight: Flight) -> None:
+    flight.drive(8)
+    flight.recorder.trigger(None, None)
+    for _ in range(9):
+        flight.mono_ns += S // 10
+        flight.tick(pack(flight.mono_ns))
+    flight.lane.close()
+    flight.recorder.close()
+    (meta,) = flight.kept()
+    assert last_us(flight, meta) == pytest.approx(flight.mono_ns // 1000, abs=2)
+
+
+def test_frames_are_taken_in_when_they_are_old_or_many_or_the_bus_goes(
+    flight: Flight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    intake = flight.lane.intake
+    flight.tick(pack(flight.mono_ns))
+    for _ in range(11):
+        flight.mono_ns += S // 10
+        flight.tick()
+    assert intake.frames == 0
+    flight.mono_ns += S // 10
+    flight.tick()
+    assert intake.frames == 1
+    flight.tick(*[pack(flight.mono_ns)] * 9_999)
+    assert intake.frames == 1
+    flight.tick(pack(flight.mono_ns))
+    assert intake.frames == 10_001
+    flight.tick(pack(flight.mono_ns))
+
+    def gone(t_ns: int) -> FrameBatch:
+        raise SourceError("can0 has gone")
+
+    monkeypatch.setattr(flight.wire, "_received", gone)
+    with pytest.raises(SourceError):
+        flight.tick()
+    assert intake.frames == 10_002
 
 
 def test_a_pack_that_is_not_here_is_named(flight: Flight) -> None:

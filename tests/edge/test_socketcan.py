@@ -200,6 +200,7 @@ def test_drops_are_counted_once_when_what_was_polled_is_looked_at_after_the_bus_
     source = opened()
     sent = got = 0
     for _ in range(2):
+        before = got
         for burst in (3000, 1, 3000, 1 if meminfo == 9999 else 0):
             for i in range(burst):
                 bus.send(i % 0x800)
@@ -207,7 +208,7 @@ def test_drops_are_counted_once_when_what_was_polled_is_looked_at_after_the_bus_
             got += source.poll(0)
         source.close()
         assert got + source.drops == sent
-        assert len(source.frames())
+        assert len(source.frames()) == got - before
         source.open()
         assert got + source.count_drops() == sent
 
@@ -261,6 +262,17 @@ def test_a_full_bus_fills_no_more_than_half_of_the_buffer_between_two_reads(
     assert source.tick_s == pytest.approx(212_992 / FRAME_BYTES / FULL_LOAD / 2)
     assert "net.core.rmem_max=4608000" in source.notes[0]
     assert "208 KiB" in source.notes[0]
+
+
+def test_error_frames_take_room_in_the_buffer_too(bus: LoopbackBus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socketcan, "_enlarged", lambda bus, wanted: 212_992)
+    now_ns = [0]
+    source = opened(clocks=lambda: (now_ns[0], now_ns[0]))
+    for _ in range(200):
+        bus.send(ERROR | 0x20, bytes(8))
+    now_ns[0] = 5_000_000  # 40,000 a second
+    assert source.poll(0) == 0
+    assert source.tick_s < 212_992 / FRAME_BYTES / 40_000 / 2
 
 
 def test_a_bus_that_goes_gives_what_came_before_and_then_says_so(
