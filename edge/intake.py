@@ -6,13 +6,13 @@ Here: frames of a bus by a DBC. What a BMS says in a language of `firmware_bridg
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from edge.capture.recorder import Track
 from edge.dbc.model import Database
 from edge.decode import Decoder, Fields
 from edge.mapping import Mapping as FieldMapping
-from edge.sources.source import HELD_S, Source
+from edge.sources.source import HELD_S, Source, Telling
 from firmware_bridge.frames import FrameBatch
 
 _US_NS: Final = 1000
@@ -20,8 +20,8 @@ _MOST_WAITING: Final = 10_000  # frames: a second of a full bus, some ms of work
 _HELD_NS: Final = int(HELD_S * 1e9)
 
 
-class Intake(Protocol):
-    """What a lane reads from. `open` may take long, nothing else does. Counts are since the start."""
+class Intake(Telling, Protocol):
+    """What a lane reads from. Only `open` may take long."""
 
     track: Track | None
     """Who records what is read; None = nobody."""
@@ -39,26 +39,6 @@ class Intake(Protocol):
         """What could not be read or decoded, by reason."""
 
     @property
-    def drops(self) -> int | None:
-        """See Source."""
-
-    @property
-    def error_frames(self) -> Mapping[str, int]:
-        """See Source."""
-
-    @property
-    def buffer_bytes(self) -> int | None:
-        """See Source."""
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """See Source."""
-
-    @property
-    def tick_s(self) -> float:
-        """See Source."""
-
-    @property
     def pace_s(self) -> float:
         """How often each of its values comes at most; 0 = as often as the pack sends it."""
 
@@ -66,17 +46,11 @@ class Intake(Protocol):
     def is_full(self) -> bool:
         """So much waits that it should be taken in before the next tick."""
 
-    def open(self) -> None:
-        """Makes the source ready. SourceError: it cannot be had now, worth another try later."""
-
     def tick(self, mono_ns: int) -> bool:
         """Reads what came; whether anything did. SourceError: the source has gone."""
 
     def take_in(self) -> Fields | None:
         """Records and decodes what waits; None = nothing does."""
-
-    def count_drops(self) -> int | None:
-        """See Source."""
 
     def snapshot(self) -> Any:
         """What a decoder must know to go on from here, as JSON can hold it; None = nothing. `take_in` was called."""
@@ -87,12 +61,48 @@ class Intake(Protocol):
     def settle(self, *, is_stored: bool) -> None:
         """The Samples of which `sampled` spoke are stored, or they are not and what is in them must come again."""
 
-    def close(self) -> None:
-        """Lets the source go; may be called when it is not open."""
+
+S = TypeVar("S", bound=Telling)
 
 
-class Unowed:
-    """A source that does not want to know what became of it."""
+class OfSource(Generic[S]):
+    """An intake that tells what its source tells, which does not want to know what became of it."""
+
+    def __init__(self, source: S) -> None:
+        self.source = source
+
+    @property
+    def drops(self) -> int | None:
+        """See Telling."""
+        return self.source.drops
+
+    @property
+    def error_frames(self) -> Mapping[str, int]:
+        """See Telling."""
+        return self.source.error_frames
+
+    @property
+    def buffer_bytes(self) -> int | None:
+        """See Telling."""
+        return self.source.buffer_bytes
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See Telling."""
+        return self.source.notes
+
+    @property
+    def tick_s(self) -> float:
+        """See Telling."""
+        return self.source.tick_s
+
+    def open(self) -> None:
+        """See Telling."""
+        self.source.open()
+
+    def count_drops(self) -> int | None:
+        """See Telling."""
+        return self.source.count_drops()
 
     def sampled(self) -> None:
         """See Intake."""
@@ -100,15 +110,19 @@ class Unowed:
     def settle(self, *, is_stored: bool) -> None:
         """See Intake."""
 
+    def close(self) -> None:
+        """See Telling."""
+        self.source.close()
 
-class FrameIntake(Unowed):
+
+class FrameIntake(OfSource[Source]):
     """Frames of a CAN bus, decoded by a DBC."""
 
     pace_s = 0.0
 
     def __init__(self, source: Source, mapping: FieldMapping, dbc: Database, channel: str) -> None:
         """ConfigError: the mapping names a signal that the DBC does not have."""
-        self.source = source
+        super().__init__(source)
         self.track: Track | None = None
         self._decoder = Decoder(mapping, dbc)
         self._channel = channel
@@ -132,39 +146,10 @@ class FrameIntake(Unowed):
         return dict(self._decoder.errors) | ({"bad_line": bad_lines} if bad_lines else {})
 
     @property
-    def drops(self) -> int | None:
-        """See Intake."""
-        return self.source.drops
-
-    @property
-    def error_frames(self) -> Mapping[str, int]:
-        """See Intake."""
-        return self.source.error_frames
-
-    @property
-    def buffer_bytes(self) -> int | None:
-        """See Intake."""
-        return self.source.buffer_bytes
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """See Intake."""
-        return self.source.notes
-
-    @property
-    def tick_s(self) -> float:
-        """See Intake."""
-        return self.source.tick_s
-
-    @property
     def is_full(self) -> bool:
         """See Intake."""
         held_ns = self._newest_ns - self._since_ns if self._waiting else 0
         return self._waiting >= _MOST_WAITING or held_ns >= _HELD_NS
-
-    def open(self) -> None:
-        """See Intake."""
-        self.source.open()
 
     def tick(self, mono_ns: int) -> bool:
         """See Intake."""
@@ -187,14 +172,6 @@ class FrameIntake(Unowed):
             self.track.frames(self._since_ns, frames, self._newest_ns)
         return self._decoder.decode(frames)
 
-    def count_drops(self) -> int | None:
-        """See Intake."""
-        return self.source.count_drops()
-
     def snapshot(self) -> Any:
         """See Intake."""
         return self._decoder.snapshot() or None
-
-    def close(self) -> None:
-        """See Intake."""
-        self.source.close()

@@ -9,40 +9,21 @@ from typing import Any, Final, Protocol
 from edge.capture.recorder import Track
 from edge.decode import Fields
 from edge.decode_parts import PartDecoder
-from edge.intake import Unowed
+from edge.intake import OfSource
 from edge.mapping import Mapping as FieldMapping
+from edge.sources.source import Telling
 from firmware_bridge.protocol import LineError, Part, Said
 
 _MOST_WAITING: Final = 10_000
 
 
-class Speaker(Protocol):
+class Speaker(Telling, Protocol):
     """A source that speaks a language of `firmware_bridge`. It decodes by itself, as it must know what was asked.
 
-    It records what it sends and receives, before it is decoded. What is not described here is as of Source.
+    It records what it sends and receives, before it is decoded.
     """
 
     track: Track | None
-
-    @property
-    def error_frames(self) -> Mapping[str, int]:
-        """See Source."""
-
-    @property
-    def drops(self) -> int | None:
-        """See Source."""
-
-    @property
-    def buffer_bytes(self) -> int | None:
-        """See Source."""
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """See Source."""
-
-    @property
-    def tick_s(self) -> float:
-        """See Source."""
 
     @property
     def pace_s(self) -> float:
@@ -52,30 +33,21 @@ class Speaker(Protocol):
     def errors(self) -> Mapping[str, int]:
         """What went wrong beside the LineErrors, by reason."""
 
-    def open(self) -> None:
-        """See Source."""
-
     def tick(self, mono_ns: int) -> None:
         """Reads what came, and asks for what is due where the language asks. SourceError: the source has gone."""
 
     def take(self) -> list[tuple[int, Said]]:
         """What this pack said since the last call, each with its mono_ns."""
 
-    def count_drops(self) -> int | None:
-        """See Source."""
-
     def snapshot(self) -> Any:
         """See Intake. All that was said has been taken."""
 
-    def close(self) -> None:
-        """See Source."""
 
-
-class PartIntake(Unowed):
+class PartIntake(OfSource[Speaker]):
     """What a BMS says in a language of `firmware_bridge`, by the mapping."""
 
     def __init__(self, speaker: Speaker, mapping: FieldMapping) -> None:
-        self.source = speaker
+        super().__init__(speaker)
         self._decoder = PartDecoder(mapping)
         self._errors: Counter[str] = Counter()
         self._waiting: list[tuple[int, Part]] = []
@@ -105,31 +77,6 @@ class PartIntake(Unowed):
         return dict(self._errors + Counter(self.source.errors))
 
     @property
-    def drops(self) -> int | None:
-        """See Intake."""
-        return self.source.drops
-
-    @property
-    def error_frames(self) -> Mapping[str, int]:
-        """See Intake."""
-        return self.source.error_frames
-
-    @property
-    def buffer_bytes(self) -> int | None:
-        """See Intake."""
-        return self.source.buffer_bytes
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """See Intake."""
-        return self.source.notes
-
-    @property
-    def tick_s(self) -> float:
-        """See Intake."""
-        return self.source.tick_s
-
-    @property
     def pace_s(self) -> float:
         """See Intake."""
         return self.source.pace_s
@@ -138,10 +85,6 @@ class PartIntake(Unowed):
     def is_full(self) -> bool:
         """See Intake."""
         return len(self._waiting) >= _MOST_WAITING
-
-    def open(self) -> None:
-        """See Intake."""
-        self.source.open()
 
     def tick(self, mono_ns: int) -> bool:
         """See Intake."""
@@ -166,14 +109,6 @@ class PartIntake(Unowed):
         waiting, self._waiting = self._waiting, []
         return self._decoder.decode(waiting)
 
-    def count_drops(self) -> int | None:
-        """See Intake."""
-        return self.source.count_drops()
-
     def snapshot(self) -> Any:
         """See Intake."""
         return self.source.snapshot()
-
-    def close(self) -> None:
-        """See Intake."""
-        self.source.close()

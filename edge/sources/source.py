@@ -20,15 +20,8 @@ class SourceError(PacktwinError):
     """The bus cannot be opened or read now; worth another try later."""
 
 
-class Source(Protocol):
-    """A bus. `open` may take long, `poll` never does; both raise SourceError. Counts are since the start.
-
-    What was polled waits in the source: looked at together, ten polls cost little more than one.
-    """
-
-    @property
-    def bad_lines(self) -> int:
-        """Junk lines."""
+class Telling(Protocol):
+    """What whatever is read tells of itself. `open` may take long and raise SourceError. Counts are since the start."""
 
     @property
     def drops(self) -> int | None:
@@ -48,10 +41,27 @@ class Source(Protocol):
 
     @property
     def tick_s(self) -> float:
-        """The longest time until the next `poll`, READ_TICK_S at most."""
+        """The longest time until it is read next, READ_TICK_S at most."""
 
     def open(self) -> None:
         """Makes the bus ready; after a SourceError it may be called again."""
+
+    def count_drops(self) -> int | None:
+        """`drops` up to this instant, also what no frame has told yet."""
+
+    def close(self) -> None:
+        """Lets the bus go; may be called when it is not open."""
+
+
+class Source(Telling, Protocol):
+    """A bus. `poll` never takes long; it may raise SourceError.
+
+    What was polled waits in the source: looked at together, ten polls cost little more than one.
+    """
+
+    @property
+    def bad_lines(self) -> int:
+        """Junk lines."""
 
     def poll(self, t_ns: int) -> int:
         """Takes what came since the last call: so many frames. `t_ns` is now, and stamps what no kernel has stamped."""
@@ -61,12 +71,6 @@ class Source(Protocol):
 
     def read(self, t_ns: int) -> FrameBatch:
         """What was polled and comes now."""
-
-    def count_drops(self) -> int | None:
-        """`drops` up to this instant, also what no frame has told yet."""
-
-    def close(self) -> None:
-        """Lets the bus go; may be called when it is not open."""
 
 
 class SendingSource(Source, Protocol):
