@@ -7,7 +7,6 @@ currents in it, so that a message that is in no Sample would be seen.
 from __future__ import annotations
 
 import json
-import os
 import random
 import threading
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from e2e.agents import Agent
+from e2e.kills import kill_each, kill_seed
 from e2e.stack import Stack, until
 from e2e.whole import assert_an_agent_is_whole
 
@@ -79,18 +79,12 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
 
 
 def test_every_message_is_in_a_sample_and_every_sample_is_there_once(stack: Stack) -> None:
-    seed = int(os.environ.get("KILL_SEED", random.SystemRandom().randrange(10**6)))
-    print(f"KILL_SEED={seed}")
-    rng = random.Random(seed)
+    rng = random.Random(kill_seed())
     plan = ["agent"] * KILLS + ["api"] * 3 + ["database"] * 2
     rng.shuffle(plan)
     publisher = Publisher(stack.mqtt_port)
     until("rows arrive", lambda: stack.query("SELECT count(*) FROM samples")[0][0] > 3, 60)
-    for victim in plan:
-        time.sleep(rng.uniform(0.3, 3.0))
-        stack.kill(victim)
-        time.sleep(rng.uniform(0.0, 3.0))
-        stack.start(victim)
+    kill_each(stack, plan, rng, up_s=(0.3, 3.0), down_s=(0.0, 3.0))
     time.sleep(3)
     published = publisher.finish()
     until("the last message is in a Sample", lambda: _numbers(stack)[-1:] == [published], 60)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from e2e.devices import Load
+from e2e.kills import kill_seed
 from e2e.stack import Stack, until
 from e2e.whole import assert_an_agent_is_whole, assert_synthetic_devices_are_whole, sees_open_transaction
 
@@ -27,8 +27,7 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
 
 
 def test_zero_lost_and_zero_twice_after_thirty_kills(stack: Stack) -> None:
-    seed = int(os.environ.get("KILL_SEED", random.SystemRandom().randrange(10**6)))
-    print(f"KILL_SEED={seed}")
+    seed = kill_seed()
     rng = random.Random(seed)
     plan = ["agent", "api", "database"] * KILLS
     rng.shuffle(plan)

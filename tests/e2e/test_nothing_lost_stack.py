@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from e2e.agents import Agent
 from e2e.devices import Load
+from e2e.kills import kill_seed
 from e2e.stack import Stack, until
 from e2e.whole import assert_an_agent_is_whole, assert_synthetic_devices_are_whole, sees_open_transaction
 
@@ -83,8 +84,7 @@ class Supervisor:
 
 
 def test_zero_lost_and_zero_twice_whatever_is_killed(stack: Stack) -> None:
-    seed = int(os.environ.get("KILL_SEED", random.SystemRandom().randrange(10**6)))
-    print(f"KILL_SEED={seed}")
+    seed = kill_seed()
     rng = random.Random(seed)
     plan = list(VICTIMS) * KILLS
     rng.shuffle(plan)

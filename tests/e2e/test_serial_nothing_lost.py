@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from e2e.agents import Agent
+from e2e.kills import kill_each, kill_seed
 from e2e.stack import Part, Stack, ours, until
 from e2e.whole import assert_an_agent_is_whole
 
@@ -63,18 +63,12 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
 
 
 def test_zero_lost_and_zero_twice_whatever_is_killed(stack: Stack) -> None:
-    seed = int(os.environ.get("KILL_SEED", random.SystemRandom().randrange(10**6)))
-    print(f"KILL_SEED={seed}")
-    rng = random.Random(seed)
+    rng = random.Random(kill_seed())
     plan = ["agent"] * KILLS + ["api"] * 3 + ["database"] * 2 + [*LINES] * 2
     rng.shuffle(plan)
     counts = "SELECT pack_id, count(*) FROM samples GROUP BY pack_id"
     until("rows of every pack arrive", lambda: len(stack.query(counts)) == 3, 60)
-    for victim in plan:
-        time.sleep(rng.uniform(0.5, 3.0))
-        stack.kill(victim)
-        time.sleep(rng.uniform(0.0, 1.0))
-        stack.start(victim, timeout_s=60)
+    kill_each(stack, plan, rng, up_s=(0.5, 3.0), down_s=(0.0, 1.0), timeout_s=60)
     time.sleep(5)
     assert_an_agent_is_whole(stack, "agent", least_rows=3 * 20, least_boots=KILLS // 2)
     rows = dict(stack.query(counts))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import threading
 import time
@@ -15,6 +14,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from e2e.devices import Load
+from e2e.kills import kill_seed
 from e2e.stack import Stack, until
 from e2e.whole import assert_synthetic_devices_are_whole
 
@@ -84,8 +84,7 @@ def all_in_sync(stack: Stack) -> bool:
 
 
 def test_each_broker_killed_once_loses_nothing_and_nobody_waits_long(stack: Stack) -> None:
-    seed = int(os.environ.get("KILL_SEED", random.SystemRandom().randrange(10**6)))
-    print(f"KILL_SEED={seed}")
+    seed = kill_seed()
     rng = random.Random(seed)
     until("every partition has three copies in sync", lambda: all_in_sync(stack), REJOINED_S)
     brokers = [f"kafka-{node}" for node in range(1, BROKERS + 1)]

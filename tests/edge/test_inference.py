@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from alive import alive, status
 from fakes.bundles import DEFECTS, LIVE, expected, make_bundle
 
 from edge.inference import Runner, RunnerError, probe
@@ -44,18 +45,6 @@ def rows(*first: float) -> np.ndarray:
     made = np.full((len(first), WIDTH), np.nan)
     made[:, 0] = first
     return made
-
-
-def status(pid: int, key: str) -> str:
-    lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    return lines[key].strip()
-
-
-def alive(pid: int) -> bool:
-    try:
-        return status(pid, "State")[0] not in "ZX"
-    except (OSError, KeyError):
-        return False
 
 
 def test_the_process_answers_what_the_graphs_say(runner: Runner, tmp_path: Path) -> None:
