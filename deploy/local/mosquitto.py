@@ -7,12 +7,10 @@ broker.prepare(); spawn(broker.command()), then wait for broker.ready()
 from __future__ import annotations
 
 import os
-import signal
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from processes import Identity, is_alive
 from programs import program
 from settings import ROOT
 
@@ -99,12 +97,6 @@ def binary() -> Path:
     if found is None:
         raise ConfigError(f"MQTT needs Mosquitto ({GET})")
     return found
-
-
-def reload(process: Identity) -> None:
-    """Makes Mosquitto read its password and ACL files again now; whoever is no longer in them is cut off."""
-    if is_alive(process):
-        os.kill(process.pid, signal.SIGHUP)
 
 
 def answers(port: int, host: str = HOST) -> bool:
