@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "deploy" / "local"))
 
 import mosquitto
 import processes
+from free_ports import free_port
 
 
 class TestBroker:
@@ -83,13 +83,6 @@ def running_broker(more: str = "", *, tls: mosquitto.Tls | None = None, ask: boo
     finally:
         broker.kill()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def missing_part() -> str | None:

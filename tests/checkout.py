@@ -19,7 +19,8 @@ from typing import TypeVar
 import processes
 import stack
 import state
-from conftest import ROOT, free_port
+from conftest import ROOT
+from free_ports import free_port
 
 T = TypeVar("T")
 

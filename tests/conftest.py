@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -16,6 +15,7 @@ from typing import Any, NoReturn
 
 import external_server
 import pytest
+from free_ports import free_port
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "deploy" / "local"))  # a folder of scripts, not a package
@@ -124,13 +124,6 @@ def database(pg_server: object) -> Iterator[object]:
         admin.execute(f'CREATE DATABASE "{name}" TEMPLATE template0')
         yield replace(pg_server, name=name)
         admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

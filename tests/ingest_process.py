@@ -15,7 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from kafka_server import free_ports, processes
+from free_ports import free_port
+from kafka_server import processes
 
 from cloud.config import Config
 
@@ -59,7 +60,7 @@ class IngestProcess:
     config: Config
     folder: Path
     words: tuple[str, ...] = ()
-    port: int = field(default_factory=lambda: free_ports(1)[0])
+    port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def __enter__(self) -> IngestProcess:

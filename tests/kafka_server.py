@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,11 +19,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "deploy" / "local"))
 import kafka
 import processes
 from aiokafka.admin import AIOKafkaAdminClient
+from free_ports import free_port
 
 from cloud.config import Kafka
 from cloud.kafka import BATCHES, DEAD, EARLIER
 
-__all__ = ["KafkaServer", "free_ports", "problem", "processes", "served"]
+__all__ = ["KafkaServer", "problem", "processes", "served"]
 
 
 @dataclass
@@ -92,8 +92,7 @@ class KafkaServer:
 def served(brokers: int = 1, heap_mb: int = 384) -> Iterator[KafkaServer]:
     """A running cluster, gone at the end."""
     folder = Path(tempfile.mkdtemp(prefix="packtwin-kafka-"))
-    ports = free_ports(2 * brokers)
-    pairs = tuple(kafka.Ports(*ports[2 * i : 2 * i + 2]) for i in range(brokers))
+    pairs = tuple(kafka.Ports(free_port(), free_port()) for _ in range(brokers))
     server = KafkaServer(kafka.Cluster(kafka.fetch(), folder, pairs, heap_mb))
     server.cluster.prepare()
     try:
@@ -107,10 +106,3 @@ def served(brokers: int = 1, heap_mb: int = 384) -> Iterator[KafkaServer]:
 def problem() -> str | None:
     """What is missing for a Kafka here; None = nothing."""
     return kafka.problem()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on now, all different."""
-    with ExitStack() as open_ones:
-        found = [open_ones.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [int(each.getsockname()[1]) for each in found]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from typing import Any
 
+import free_ports
 import kafka_server as kafka_servers
 import pytest
 from conftest import missing
@@ -73,8 +73,7 @@ def conn(database: Database) -> Iterator[db.Connection]:
 @pytest.fixture
 def free_port() -> int:
     """A port of 127.0.0.1 that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+    return free_ports.free_port()
 
 
 @pytest.fixture(scope="session")

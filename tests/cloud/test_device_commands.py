@@ -14,7 +14,8 @@ import mosquitto
 import paho.mqtt.client as mqtt
 import processes
 import pytest
-from conftest import free_port, missing
+from conftest import missing
+from free_ports import free_port
 from paho.mqtt.enums import CallbackAPIVersion
 
 from cloud import db, devices

@@ -13,9 +13,10 @@ from typing import Any
 
 import mosquitto
 import pytest
-from broker import TestBroker, free_port, missing_part, running_broker
+from broker import TestBroker, missing_part, running_broker
 from conftest import missing
 from fake_batches import batch, block
+from free_ports import free_port
 from gateway_server import running_gateway, until
 from pg_process import PgServer, fresh_database
 

@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from broker import free_port, missing_part, running_broker
+from broker import missing_part, running_broker
 from conftest import missing
 from fakes.outbox import measured
+from free_ports import free_port
 from gateway_server import running_gateway, until
 
 from cloud import db

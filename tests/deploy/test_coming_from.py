@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, free_port, missing
+from conftest import ROOT, missing
 from e2e.stack import fetch, until
+from free_ports import free_port
 
 PAGE = ROOT / "docs" / "coming-from-the-earlier-system.md"
 SPAN = re.compile(r"`([^`]+)`")

@@ -16,8 +16,9 @@ from pathlib import Path
 import processes
 import pytest
 from composed import FOLDER, Composed, mounts
-from conftest import ROOT, free_port, missing
+from conftest import ROOT, missing
 from e2e.stack import until
+from free_ports import free_port
 from programs import program
 
 from cloud import config as cloud_config

@@ -20,7 +20,8 @@ import settings
 import stack
 import state
 import supervisor
-from conftest import ROOT, free_port
+from conftest import ROOT
+from free_ports import free_port
 from processes import identify
 from services import Service, left_out
 

@@ -20,7 +20,8 @@ import prometheus
 import pytest
 import settings
 from checkout import Checkout, end, new_checkout, until
-from conftest import free_port, missing
+from conftest import missing
+from free_ports import free_port
 from paho.mqtt import MQTTException, publish, subscribe
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]

@@ -31,8 +31,9 @@ import prometheus
 import psycopg
 import pytest
 import s3
-from conftest import free_port, missing
+from conftest import missing
 from door import Door
+from free_ports import free_port
 from paho.mqtt import client as paho
 
 from cloud.config import Access

@@ -11,8 +11,9 @@ import mosquitto
 import paho.mqtt.client as paho
 import processes
 import pytest
-from conftest import free_port, missing
+from conftest import missing
 from e2e.stack import BARE, until
+from free_ports import free_port
 from paho.mqtt.enums import CallbackAPIVersion
 
 from cloud.devices import mqtt_hash

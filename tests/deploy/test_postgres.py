@@ -16,7 +16,8 @@ import postgres
 import processes
 import psycopg
 import pytest
-from conftest import free_port, missing
+from conftest import missing
+from free_ports import free_port
 
 from shared.errors import ConfigError
 

@@ -15,9 +15,10 @@ from typing import Any
 import grafana_panels
 import pytest
 import yaml
-from conftest import ROOT, free_port, missing
+from conftest import ROOT, missing
 from e2e.agents import MAPPING, Agent
 from e2e.stack import BARE, Part, Stack, fetch, until
+from free_ports import free_port
 from grafana_panels import Question, interval_ms, span
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"

@@ -14,7 +14,8 @@ import pytest
 import run
 import settings
 import stack
-from conftest import ROOT, free_port
+from conftest import ROOT
+from free_ports import free_port
 
 from cloud import config as cloud_config
 from shared.errors import ConfigError

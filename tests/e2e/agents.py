@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from conftest import free_port
+from free_ports import free_port
 
 MAPPING = Path(__file__).parents[2] / "edge" / "samples" / "mapping.toml"
 

@@ -22,8 +22,9 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import psycopg
-from conftest import free_port, missing
+from conftest import missing
 from e2e.agents import Agent
+from free_ports import free_port
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "deploy" / "local"))

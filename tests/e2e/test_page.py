@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e.stack import ROOT, fetch, free_port, until
+from e2e.stack import ROOT, fetch, until
+from free_ports import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.browser]
 

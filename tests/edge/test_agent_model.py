@@ -6,7 +6,6 @@ import itertools
 import os
 import re
 import signal
-import socket
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from alive import alive
 from fakes.bundles import make_bundle
 from fakes.cloud import FakeCloud, served
 from fakes.running import Bench, install, write_pasts
+from free_ports import free_port
 
 from shared.records import Estimate
 
@@ -188,9 +188,7 @@ def alive_within(pid: int, seconds: float) -> bool:
 
 
 def test_metrics_carry_the_prediction(bench: Bench, url: str) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     install(bench.folder / "data", make_bundle())
     bench.car()
     bench.environment["METRICS_PORT"] = str(port)

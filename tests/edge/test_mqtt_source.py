@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from broker import TestBroker, free_port, missing_part, running_broker
+from broker import TestBroker, missing_part, running_broker
 from conftest import missing
+from free_ports import free_port
 
 from cloud.tls import Authority
 from edge import mqtt
