@@ -9,29 +9,16 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import processes
 import stack
 import state
 from conftest import ROOT
 from free_ports import free_port
-
-T = TypeVar("T")
-
-
-def until(check: Callable[[], T], what: str, timeout_s: float = 60.0) -> T:
-    """Returns the first true answer."""
-    deadline = time.monotonic() + timeout_s
-    while not (answer := check()):
-        assert time.monotonic() < deadline, f"{what} did not happen"
-        time.sleep(0.05)
-    return answer
 
 
 class Checkout:

@@ -5,30 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
+
+from waiting import until
 
 from cloud.config import Config
 from cloud.gateway_process import serve
-
-T = TypeVar("T")
-
-
-def until(what: str, check: Callable[[], T], timeout_s: float = 30.0) -> T:
-    """The first true answer of `check`; TimeoutError naming `what`."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        answer = check()
-        if answer:
-            return answer
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what} did not happen within {timeout_s:.0f} s")
-        time.sleep(0.02)  # a poll with a deadline, not a synchronisation
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,9 @@ import json
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +16,7 @@ from typing import Any
 
 from free_ports import free_port
 from kafka_server import processes
+from waiting import until
 
 from cloud.config import Config
 
@@ -124,12 +124,3 @@ class IngestProcess:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
             lines = answer.read().decode().splitlines()
         return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
-
-
-def until(what: str, check: Callable[[], Any], timeout_s: float = 60.0) -> Any:
-    """The first true answer of `check`, asked every 50 ms; AssertionError naming `what`."""
-    deadline = time.monotonic() + timeout_s
-    while not (answer := check()):
-        assert time.monotonic() < deadline, f"{what} did not happen within {timeout_s:g} s"
-        time.sleep(0.05)
-    return answer

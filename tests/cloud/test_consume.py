@@ -17,7 +17,8 @@ import pytest
 from api_server import PROTOBUF, running_api
 from bus_roads import insist, over_kafka, stored, until_healthy
 from fake_batches import SECOND_NS, batch, block, layout
-from ingest_process import IngestProcess, command, until
+from ingest_process import IngestProcess, command
+from waiting import until
 
 from cloud import db
 from cloud.bus_kafka import KafkaBus

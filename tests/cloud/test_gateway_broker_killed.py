@@ -11,7 +11,8 @@ from broker import missing_part, running_broker
 from conftest import missing
 from fakes.outbox import measured
 from free_ports import free_port
-from gateway_server import running_gateway, until
+from gateway_server import running_gateway
+from waiting import until
 
 from cloud import db
 from cloud.config import Config, Database, Mqtt

@@ -19,7 +19,7 @@ from broker import TestBroker, missing_part, running_broker
 from conftest import missing
 from fake_batches import batch, block
 from free_ports import free_port
-from gateway_server import until
+from waiting import until
 
 from cloud import db
 from cloud.config import Database

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 from broker import TestBroker, missing_part, running_broker
 from conftest import missing
-from gateway_server import until
+from waiting import until
 
 from cloud.config import Mqtt
 from cloud.mqtt import BrokerAway, Link, Message, Session, client_id

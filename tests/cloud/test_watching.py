@@ -13,8 +13,9 @@ from broker import TestBroker, missing_part, running_broker
 from conftest import missing
 from fake_batches import batch, block
 from free_ports import free_port
-from gateway_server import running_gateway, until
+from gateway_server import running_gateway
 from pg_process import PgServer, fresh_database
+from waiting import until
 
 from cloud import db
 from cloud.config import Config, Database, Mqtt

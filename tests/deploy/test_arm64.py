@@ -20,8 +20,9 @@ from pathlib import Path
 import pytest
 from arm64_root import Arm64Root
 from conftest import ROOT
-from e2e.stack import Stack, fetch, until
+from e2e.stack import Stack, fetch
 from free_ports import free_port
+from waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.root]
 

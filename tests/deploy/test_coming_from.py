@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT, missing
-from e2e.stack import fetch, until
+from e2e.stack import fetch
 from free_ports import free_port
+from waiting import until
 
 PAGE = ROOT / "docs" / "coming-from-the-earlier-system.md"
 SPAN = re.compile(r"`([^`]+)`")

@@ -17,9 +17,9 @@ import processes
 import pytest
 from composed import FOLDER, Composed, mounts
 from conftest import ROOT, missing
-from e2e.stack import until
 from free_ports import free_port
 from programs import program
+from waiting import until
 
 from cloud import config as cloud_config
 from cloud.tls import Authority

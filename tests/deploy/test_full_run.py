@@ -19,10 +19,11 @@ import processes
 import prometheus
 import pytest
 import settings
-from checkout import Checkout, end, new_checkout, until
+from checkout import Checkout, end, new_checkout
 from conftest import missing
 from free_ports import free_port
 from paho.mqtt import MQTTException, publish, subscribe
+from waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 ROAD = ("database", "kafka", "mosquitto", "api", "ingest", "gateway", "cars", "agent")
@@ -69,7 +70,7 @@ def fetched(url: str) -> Any:
 def test_one_table_tells_service_state_and_address(checkout: Checkout, running: subprocess.Popen[str]) -> None:
     table = checkout.said.split("SERVICE", 1)[1]
     assert [line.split()[0] for line in table.splitlines()[1:9]] == list(ROAD)
-    until(lambda: well(checkout), "everything is ready", READY_S)
+    until("everything is ready", lambda: well(checkout), READY_S)
     rows = rows_of(checkout)
     assert [*rows] == [*ROAD, "s3", "mlflow", "prometheus", "alertmanager", "grafana"]
     assert {rows[name][0] for name in ROAD} == {"ready"}
@@ -80,8 +81,8 @@ def test_one_table_tells_service_state_and_address(checkout: Checkout, running: 
 
 def test_records_come_by_mqtt_and_kafka(checkout: Checkout, running: subprocess.Popen[str]) -> None:
     assert 'url = "mqtt://127.0.0.1:' in (checkout.paths.edge / "edge.toml").read_text()
-    until(lambda: len(checkout.packs()) == 3, "three packs in the list")
-    until(checkout.samples, "rows in the database")
+    until("three packs in the list", lambda: len(checkout.packs()) == 3)
+    until("rows in the database", checkout.samples)
     told = checkout.call("with", "database", "--", sys.executable, "-c", "import os; print(os.environ['BUS'])")
     assert told.stdout == "kafka\n", told.stderr
 
@@ -101,13 +102,13 @@ def test_prometheus_reads_every_process_of_ours(checkout: Checkout, running: sub
         found = fetched(f"{url}/api/v1/targets")["data"]["activeTargets"]
         return {target["labels"]["job"] for target in found if target["health"] == "up"}
 
-    until(lambda: up() == {"api", "agent", "ingest", "gateway"}, "all four are read")
+    until("all four are read", lambda: up() == {"api", "agent", "ingest", "gateway"})
 
 
 def test_a_training_is_noted_in_mlflow_and_its_files_in_s3(
     checkout: Checkout, running: subprocess.Popen[str], tmp_path: Path
 ) -> None:
-    until(lambda: well(checkout), "everything is ready", READY_S)
+    until("everything is ready", lambda: well(checkout), READY_S)
     (tmp_path / "card.html").write_text("a card")
     script = (
         "import os, pathlib, sys\nfrom cloud.training import track\n"
@@ -127,10 +128,10 @@ def test_a_killed_server_is_started_again_and_rows_go_on(
 ) -> None:
     killed = checkout.services()[name]
     os.kill(killed.pid, signal.SIGKILL)
-    until(lambda: checkout.services().get(name, killed) != killed, f"{name} starts again")
-    until(lambda: well(checkout), "all is ready again", READY_S)
+    until(f"{name} starts again", lambda: checkout.services().get(name, killed) != killed)
+    until("all is ready again", lambda: well(checkout), READY_S)
     before = checkout.samples()
-    until(lambda: checkout.samples() > before + 3, "new rows")
+    until("new rows", lambda: checkout.samples() > before + 3)
 
 
 def test_it_all_ends_and_leaves_nothing_running(checkout: Checkout, running: subprocess.Popen[str]) -> None:
@@ -151,12 +152,12 @@ def test_beyond_loopback_devices_speak_tls_and_prometheus_has_the_token(tmp_path
     told = {"API_HOST": "0.0.0.0", "TLS_DIR": str(tmp_path / "tls"), "MLFLOW_TRACKING_URI": "off"}
     with new_checkout(STACK="full", **told, **moved) as here:
         child = here.start()
-        until(here.samples, "rows of the agent here")
+        until("rows of the agent here", here.samples)
         targets = f"http://127.0.0.1:{moved['PROMETHEUS_PORT']}/api/v1/targets"
-        until(lambda: {t["health"] for t in fetched(targets)["data"]["activeTargets"]} == {"up"}, "all are read")
+        until("all are read", lambda: {t["health"] for t in fetched(targets)["data"]["activeTargets"]} == {"up"})
         command = ["with", "database", "--", sys.executable, "-m", "cloud", "device", "add", "van-7"]
         token = here.call(*command).stdout.strip()
-        until(lambda: "van-7:" in (here.paths.local / "mosquitto" / "passwords").read_text(), "the broker knows it")
+        until("the broker knows it", lambda: "van-7:" in (here.paths.local / "mosquitto" / "passwords").read_text())
         device = {"hostname": "127.0.0.1", "port": int(moved["BROKER_TLS_PORT"]), "qos": 1}
         trust = {"ca_certs": str(tmp_path / "tls" / "ca.pem")}
 
@@ -168,6 +169,6 @@ def test_beyond_loopback_devices_speak_tls_and_prometheus_has_the_token(tmp_path
                 return False
             return True
 
-        until(lambda: admitted(token), "it may speak")
+        until("it may speak", lambda: admitted(token))
         assert not admitted("guess")
         assert end(child, signal.SIGTERM) == 0

@@ -13,10 +13,9 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,18 +34,12 @@ from conftest import missing
 from door import Door
 from free_ports import free_port
 from paho.mqtt import client as paho
+from waiting import until
 
 from cloud.config import Access
 from cloud.tls import Authority
 
 KAFKA_START_S = 90
-
-
-def until(check: Callable[[], object], what: str, timeout_s: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not check():
-        assert time.monotonic() < deadline, f"{what} did not happen"
-        time.sleep(0.02)  # a poll with a deadline, not a synchronisation
 
 
 @contextmanager
@@ -131,7 +124,7 @@ def test_kafka_keeps_what_it_acknowledged_over_a_kill_and_a_moved_port(jars: Pat
     first = cluster(jars, tmp_path / "k", 1)
     (broker,) = first.brokers
     with running(first.command(broker), tmp_path / "log"):
-        until(lambda: first.ready(broker), "Kafka answers", KAFKA_START_S)
+        until("Kafka answers", lambda: first.ready(broker), KAFKA_START_S)
         assert kafka.answers(broker.ports.client)
         produced(first.bootstrap, "t", [b"one", b"two"], make=1)
     assert not kafka.answers(broker.ports.client)
@@ -139,7 +132,7 @@ def test_kafka_keeps_what_it_acknowledged_over_a_kill_and_a_moved_port(jars: Pat
     assert second.bootstrap != first.bootstrap
     (broker,) = second.brokers
     with running(second.command(broker), tmp_path / "log"):
-        until(lambda: second.ready(broker), "Kafka answers again", KAFKA_START_S)
+        until("Kafka answers again", lambda: second.ready(broker), KAFKA_START_S)
         assert consumed(second.bootstrap, "t", 2) == [b"one", b"two"]
 
 
@@ -154,7 +147,7 @@ def test_three_brokers_acknowledge_while_one_is_dead(jars: Path, tmp_path: Path)
         running(three.command(second), tmp_path / "2.log"),
         running(three.command(third), tmp_path / "3.log") as dead,
     ):
-        until(lambda: all(map(three.ready, three.brokers)), "all three answer", KAFKA_START_S)
+        until("all three answer", lambda: all(map(three.ready, three.brokers)), KAFKA_START_S)
         produced(three.bootstrap, "t", [b"three alive"], make=3)
         dead.kill()
         dead.wait()
@@ -192,7 +185,7 @@ def broker(tmp_path: Path) -> Iterator[mosquitto.Broker]:
     made.prepare()
     subprocess.run(["mosquitto_passwd", "-b", str(made.password_file), "box", "t0ken"], check=True)
     with running(made.command(), tmp_path / "mosquitto.log"):
-        until(made.ready, "the broker answers")
+        until("the broker answers", made.ready)
         yield made
 
 
@@ -212,7 +205,7 @@ class Client:
         self.paho.loop_start()
 
     def hears(self, words: str) -> None:
-        until(lambda: words in self.said, f"{words!r} in {self.said}")
+        until(f"{words!r} in {self.said}", lambda: words in self.said)
 
 
 def test_a_device_speaks_on_its_own_topics_only(broker: mosquitto.Broker) -> None:
@@ -261,11 +254,11 @@ def test_prometheus_asks_what_runs_here_and_knows_the_alertmanager(tmp_path: Pat
         each.prepare()
     with running(alarms.command(), tmp_path / "a.log"), running(server.command(), tmp_path / "p.log"):
         for each in (alarms, server):
-            until(lambda each=each: answers(each.ready_url), "it is ready")  # type: ignore[misc]
-        until(lambda: fetched(f"{server.url}/api/v1/targets")["data"]["activeTargets"], "targets are known")
+            until("it is ready", lambda each=each: answers(each.ready_url))  # type: ignore[misc]
+        until("targets are known", lambda: fetched(f"{server.url}/api/v1/targets")["data"]["activeTargets"])
         (target,) = fetched(f"{server.url}/api/v1/targets")["data"]["activeTargets"]
         assert target["labels"] == {"job": "api", "instance": server.targets["api"]}
-        until(lambda: fetched(f"{server.url}/api/v1/alertmanagers")["data"]["activeAlertmanagers"], "it knows it")
+        until("it knows it", lambda: fetched(f"{server.url}/api/v1/alertmanagers")["data"]["activeAlertmanagers"])
         assert fetched(f"{server.url}/api/v1/rules")["data"]["groups"]
 
 
@@ -294,9 +287,9 @@ def test_prometheus_reads_an_api_that_wants_tls_and_a_token(tmp_path: Path) -> N
     server = prometheus.Server(tmp_path / "p", free_port(), {}, api=way)
     server.prepare()
     with running(server.command(), tmp_path / "p.log"):
-        until(lambda: answers(server.ready_url), "it is ready")
+        until("it is ready", lambda: answers(server.ready_url))
         ask = f'{server.url}/api/v1/query?query=packtwin_answer{{job="api"}}'
-        until(lambda: fetched(ask)["data"]["result"], "it reads the API")
+        until("it reads the API", lambda: fetched(ask)["data"]["result"])
     assert (tmp_path / "p" / "api-token").stat().st_mode & 0o777 == 0o600
     api.shutdown()
     api.server_close()
@@ -330,7 +323,7 @@ def test_the_s3_store_takes_those_with_the_keys_only(tmp_path: Path) -> None:
     command = [sys.executable, s3.__file__, str(port), str(tmp_path / "data")]
     with running(command, tmp_path / "log", told):
         url = f"http://127.0.0.1:{port}"
-        until(lambda: answers(url + s3.HEALTH), "the store answers", 540)
+        until("the store answers", lambda: answers(url + s3.HEALTH), 540)
         with pytest.raises(urllib.error.HTTPError, match="403"):
             urllib.request.urlopen(f"{url}/bucket-one")
 
@@ -375,7 +368,7 @@ def test_grafana_gets_our_dashboards_and_a_role_that_only_reads(
     server.prepare()
     request.addfinalizer(lambda: forget(database, reader))
     with running(server.command(), tmp_path / "log", dict(server.environment())):
-        until(lambda: answers(server.ready_url), "it is ready")
+        until("it is ready", lambda: answers(server.ready_url))
     arguments, told = json.loads((tmp_path / "g" / "data" / "told.json").read_text())
     assert arguments == ["server", "--homepath", str(home)]
     for name in ("GF_PATHS_PROVISIONING", "GRAFANA_DASHBOARDS", "GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"):

@@ -12,9 +12,10 @@ import paho.mqtt.client as paho
 import processes
 import pytest
 from conftest import missing
-from e2e.stack import BARE, until
+from e2e.stack import BARE
 from free_ports import free_port
 from paho.mqtt.enums import CallbackAPIVersion
+from waiting import until
 
 from cloud.devices import mqtt_hash
 

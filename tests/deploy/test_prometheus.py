@@ -17,9 +17,10 @@ import pytest
 import yaml
 from conftest import ROOT, missing
 from e2e.agents import MAPPING, Agent
-from e2e.stack import BARE, Part, Stack, fetch, until
+from e2e.stack import BARE, Part, Stack, fetch
 from free_ports import free_port
 from grafana_panels import Question, interval_ms, span
+from waiting import until
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 QUESTIONS = list(grafana_panels.questions("prometheus"))

@@ -15,7 +15,8 @@ import postgres
 import processes
 import pytest
 import stack
-from checkout import Checkout, end, new_checkout, until
+from checkout import Checkout, end, new_checkout
+from waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -28,7 +29,7 @@ def checkout() -> Iterator[Checkout]:
 
 def test_it_runs_says_so_and_ends_with_zero_on_ctrl_c(checkout: Checkout) -> None:
     child = checkout.start()
-    until(lambda: len(checkout.packs()) == 3, "three packs in the list")
+    until("three packs in the list", lambda: len(checkout.packs()) == 3)
     told = checkout.call("status")
     assert told.returncode == 0, told.stdout
     assert [line.split()[:2] for line in told.stdout.splitlines()[1:]] == [
@@ -46,26 +47,26 @@ def test_it_runs_says_so_and_ends_with_zero_on_ctrl_c(checkout: Checkout) -> Non
 
 def test_a_killed_supervisor_leaves_nothing_running_and_the_next_start_continues(checkout: Checkout) -> None:
     child = checkout.start()
-    until(checkout.samples, "rows in the database")
+    until("rows in the database", checkout.samples)
     services, before = checkout.services(), checkout.samples()
     end(child, signal.SIGKILL)
-    until(lambda: not any(map(processes.is_alive, services.values())), "the children end")
+    until("the children end", lambda: not any(map(processes.is_alive, services.values())))
     child = checkout.start()
     assert checkout.samples() >= before
-    until(lambda: checkout.samples() > before + 3, "new rows")
+    until("new rows", lambda: checkout.samples() > before + 3)
     assert end(child, signal.SIGTERM) == 0
 
 
 @pytest.mark.parametrize("name", ["database", "api", "cars", "agent"])
 def test_a_killed_service_is_started_again_and_rows_go_on(checkout: Checkout, name: str) -> None:
     child = checkout.start()
-    until(checkout.samples, "rows in the database")
+    until("rows in the database", checkout.samples)
     killed = checkout.services()[name]
     os.kill(killed.pid, signal.SIGKILL)
-    until(lambda: checkout.services().get(name, killed) != killed, f"{name} starts again")
-    until(lambda: checkout.call("status").returncode == 0, "all is ready again")
+    until(f"{name} starts again", lambda: checkout.services().get(name, killed) != killed)
+    until("all is ready again", lambda: checkout.call("status").returncode == 0)
     before = checkout.samples()
-    until(lambda: checkout.samples() > before, "new rows")
+    until("new rows", lambda: checkout.samples() > before)
     assert end(child, signal.SIGTERM) == 0
 
 
@@ -96,7 +97,7 @@ def test_two_checkouts_run_beside_each_other(checkout: Checkout, tmp_path: Path)
     try:
         second = other.start()
         for each in (checkout, other):
-            until(lambda each=each: each.samples() > 3, "rows in both databases")  # type: ignore[misc]
+            until("rows in both databases", lambda each=each: each.samples() > 3)  # type: ignore[misc]
         assert end(second, signal.SIGINT) == 0
     finally:
         other.call("stop")
@@ -109,7 +110,7 @@ def test_two_checkouts_run_beside_each_other(checkout: Checkout, tmp_path: Path)
 def test_a_database_of_the_users_own_replaces_the_embedded_one(checkout: Checkout, database: postgres.Login) -> None:
     checkout.environment |= database.environment()
     child = checkout.start()
-    until(checkout.samples, "rows in the user's database")
+    until("rows in the user's database", checkout.samples)
     assert "(yours)" in checkout.call("status").stdout
     with database.connect() as connection:
         assert connection.execute("SELECT count(*) > 0 FROM samples").fetchone() == (True,)
@@ -130,7 +131,7 @@ def test_beyond_loopback_the_agent_here_sends_with_tls_and_a_token(tmp_path: Pat
     with new_checkout(API_HOST="0.0.0.0", TLS_DIR=str(tmp_path / "tls")) as here:
         child = here.start()
         assert f"open https://localhost:{here.environment['API_PORT']}" in here.said
-        until(here.samples, "rows in the database")
+        until("rows in the database", here.samples)
         told = here.call("status")
         assert told.returncode == 0, told.stdout
         config = (here.paths.edge / "edge.toml").read_text()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import processes
@@ -16,19 +15,13 @@ import supervisor
 import tail
 from services import Child, Service
 from supervisor import Supervisor
+from waiting import until
 
 from shared.errors import PacktwinError
 
 
 def python(code: str) -> list[str]:
     return [sys.executable, "-c", code]
-
-
-def until(check: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + 20
-    while not check():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
 
 
 def stand_in(name: str, journal: Path, *, code: str = "signal.pause()") -> Service:
@@ -104,7 +97,7 @@ def test_a_dead_child_is_started_again_after_a_pause_that_grows(tmp_path: Path) 
     now_s, pauses = 1000.0, []
     child.start(now_s)
     for _ in range(4):
-        until(lambda: child.exit_code() is not None, "the stand-in ends by itself")
+        until("the stand-in ends by itself", lambda: child.exit_code() is not None)
         said = child.step(now_s)
         assert said is not None and "exit code 3" in said
         before_s = now_s
@@ -126,12 +119,12 @@ def test_a_child_that_ignores_the_polite_signal_is_killed_with_its_group(tmp_pat
         "signal.pause()\n"
     )
     child = processes.spawn(python(script), environment={}, cwd=tmp_path, log=tmp_path / "log")
-    until(lambda: note.exists() and note.read_text().endswith("."), "the grandchild starts")
+    until("the grandchild starts", lambda: note.exists() and note.read_text().endswith("."))
     grandchild, head = processes.identify(int(note.read_text()[:-1])), processes.identify(child.pid)
     assert grandchild is not None and head is not None
     processes.end(head, grace_s=0.1)
     child.poll()
-    until(lambda: not processes.is_alive(grandchild), "the grandchild goes too")
+    until("the grandchild goes too", lambda: not processes.is_alive(grandchild))
 
 
 def test_leftovers_of_a_killed_supervisor_are_ended_and_strangers_are_not(tmp_path: Path) -> None:

@@ -12,19 +12,19 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import psycopg
 from conftest import missing
 from e2e.agents import Agent
 from free_ports import free_port
+from waiting import until
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "deploy" / "local"))
@@ -34,7 +34,6 @@ import mosquitto  # noqa: E402
 import postgres  # noqa: E402
 import processes  # noqa: E402
 
-T = TypeVar("T")
 SEED = "7"  # of the simulated cars and their pasts
 TUNING = {**postgres.TUNING, "log_min_messages": "warning"}
 BARE = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
@@ -43,18 +42,6 @@ KAFKA_HEAP_MB = 256
 KAFKA_JVM = {"JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
 """It starts again and again: that takes two thirds of the processor time without the late optimisations."""
 SERVERS = ("database", "mosquitto", "kafka")
-
-
-def until(what: str, check: Callable[[], T], timeout_s: float = 30.0) -> T:
-    """The first true answer of `check`, asked every 50 ms; TimeoutError naming `what`."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        answer = check()
-        if answer:
-            return answer
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what} did not happen within {timeout_s:.0f} s")
-        time.sleep(0.05)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e.stack import ROOT, Stack, until
+from e2e.stack import ROOT, Stack
+from waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 from e2e.agents import Agent
 from e2e.kills import kill_each, kill_seed
-from e2e.stack import Stack, until
+from e2e.stack import Stack
 from e2e.whole import assert_an_agent_is_whole
+from waiting import until
 
 from edge.mqtt import Broker, Link
 

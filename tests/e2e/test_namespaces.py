@@ -29,8 +29,9 @@ import processes
 import pytest
 from conftest import ROOT, missing
 from e2e.namespaces import Namespace, two_machines
-from e2e.stack import fetch, until
+from e2e.stack import fetch
 from pg_process import PgServer, served
+from waiting import until
 
 from cloud import db
 from cloud.tls import Authority

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from e2e.devices import Load
 from e2e.kills import kill_seed
-from e2e.stack import Stack, until
+from e2e.stack import Stack
 from e2e.whole import assert_an_agent_is_whole, assert_synthetic_devices_are_whole, sees_open_transaction
+from waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

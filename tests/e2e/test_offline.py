@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from e2e.stack import Stack, until
+from e2e.stack import Stack
+from waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

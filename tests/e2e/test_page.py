@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e.stack import ROOT, fetch, until
+from e2e.stack import ROOT, fetch
 from free_ports import free_port
+from waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.browser]
 

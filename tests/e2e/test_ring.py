@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from e2e.stack import ROOT, Stack, until
+from e2e.stack import ROOT, Stack
+from waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 from checkout import new_checkout
-from e2e.stack import ROOT, fetch, until
+from e2e.stack import ROOT, fetch
+from waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

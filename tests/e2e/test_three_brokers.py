@@ -15,8 +15,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from e2e.devices import Load
 from e2e.kills import kill_seed
-from e2e.stack import Stack, until
+from e2e.stack import Stack
 from e2e.whole import assert_synthetic_devices_are_whole
+from waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

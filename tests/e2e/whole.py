@@ -10,7 +10,8 @@ from typing import Any
 
 import psycopg
 from e2e.devices import Load
-from e2e.stack import Stack, fetch, until
+from e2e.stack import Stack, fetch
+from waiting import until
 
 ARRIVED_S = 60.0
 """What has a Receipt may wait on the bus so long."""

@@ -6,8 +6,7 @@ import json
 import socket
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 from broker import TestBroker, missing_part, running_broker
 from conftest import missing
 from free_ports import free_port
+from waiting import until
 
 from cloud.tls import Authority
 from edge import mqtt
@@ -42,13 +42,6 @@ pack_v = { from = "v", resolution = 0.01 }
 current_a = { from = "i", resolution = 1.0 }
 soc_bms = { from = "gate/soc", unit = "%" }
 """
-
-
-def until(what: str, check: Callable[[], Any], timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not check():
-        assert time.monotonic() < deadline, f"{what} did not happen"
-        time.sleep(0.01)  # a poll with a deadline, not a synchronisation
 
 
 @pytest.fixture

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +13,7 @@ import pytest
 from broker import TestBroker, missing_part, running_broker
 from conftest import missing
 from fakes.outbox import measured
+from waiting import until
 
 from edge.assemble import readable
 from edge.config import ReadableConfig, load_config
@@ -37,13 +37,6 @@ SAID = Estimate(
     pack_id="CAR.1", seq=1, mono_ns=5, rul_cycles=420.0, rul_cycles_lo=300.0, rul_cycles_hi=600.0, model_id="rul-1",
     failure_probability=0.1, in_domain=True, soh_capacity=0.91,
 )  # fmt: skip
-
-
-def until(what: str, check: Callable[[], Any], timeout_s: float = 15.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not check():
-        assert time.monotonic() < deadline, f"{what} did not happen"
-        time.sleep(0.01)  # a poll with a deadline, not a synchronisation
 
 
 @pytest.fixture

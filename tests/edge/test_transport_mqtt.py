@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from conftest import missing
 from fakes.cloud import FakeCloud
 from fakes.mqtt_cloud import MqttCloud
 from fakes.outbox import measured
+from waiting import until
 
 from edge.clock import Clock, kernel_boot_id
 from edge.config import UplinkConfig, load_config
@@ -29,13 +30,6 @@ from shared.errors import ConfigError
 from shared.wire import encode_batch
 
 BODY = encode_batch(batch_of("device-1", 7, [row_of(measured(n, t_ns=n), n, "device-1", 7) for n in range(5)]))
-
-
-def until(what: str, check: Callable[[], Any], timeout_s: float = 15.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not check():
-        assert time.monotonic() < deadline, f"{what} did not happen"
-        time.sleep(0.01)  # a poll with a deadline, not a synchronisation
 
 
 @pytest.fixture
