@@ -238,7 +238,9 @@ class Link:
             self._client.subscribe([(topic, _QOS) for topic in topics])
             codes = self.wait(lambda: self._suback, CONNECT_S)
             self.raise_if_ended()
-            if codes is None or max(codes) >= _FAILURE:
+            if codes is None:
+                raise Unavailable(f"{broker.where} does not answer")
+            if max(codes) >= _FAILURE:
                 raise Forbidden(f"{broker.where} does not let this device listen to {' and '.join(topics)}")
         if self._will is not None:
             self.publish(self._will.topic, self._will.online, retain=True)

@@ -62,6 +62,11 @@ class Checkout:
         command = self.command(*arguments)
         return subprocess.run(command, env=self.environment, input=text, capture_output=True, text=True, check=False)
 
+    def ready(self) -> str:
+        """The table of `status` when every service answers, else nothing."""
+        told = self.call("status")
+        return told.stdout if told.returncode == 0 else ""
+
     def services(self) -> dict[str, processes.Identity]:
         found = state.read(self.paths.state)
         assert found is not None
@@ -76,7 +81,7 @@ class Checkout:
             return dict(json.load(answer))
 
     def samples(self) -> int:
-        return int(self.call("psql", "-At", text="SELECT count(*) FROM samples\n").stdout)
+        return int(self.call("psql", "-At", text="SELECT count(*) FROM samples\n").stdout or 0)
 
 
 @contextmanager

@@ -90,14 +90,14 @@ def pg_server() -> Iterator[object]:
         account=cluster.account,
         death_signal=signal.SIGQUIT,
     )
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not at.answers():
         if server.poll() is not None or time.monotonic() > deadline:
             pytest.fail(f"PostgreSQL does not start: {(folder / 'postgres.log').read_text()[-2000:]}")
         time.sleep(0.02)  # a poll with a deadline, not a synchronisation
     yield at
     server.send_signal(signal.SIGQUIT)
-    server.wait(10)
+    server.wait(60)
     shutil.rmtree(folder, ignore_errors=True)
 
 

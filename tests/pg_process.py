@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -44,7 +45,8 @@ class PgServer:
     def start(self) -> None:
         """Starts the server and waits until it answers."""
         log = self.cluster.data.parent / "postgres.log"
-        for _ in range(20):  # after a kill it starts only once the last orphaned backend is gone
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:  # after a kill it starts only once the last orphaned backend is gone
             self.process = processes.spawn(
                 self.cluster.command(self.login.port, self.tuning),
                 environment={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
@@ -55,6 +57,7 @@ class PgServer:
             )
             if self._answers():
                 return
+            time.sleep(0.1)  # between tries, not a synchronisation
         raise AssertionError(f"PostgreSQL did not start: {log.read_text()[-2000:]}")
 
     def stop(self, *, kill: bool = False) -> None:

@@ -196,7 +196,7 @@ class Cluster:
             end(process, polite=signal.SIGINT)
         elif process is not None:
             pid_file.unlink()
-        deadline = time.monotonic() + 5  # backends of a killed server notice within moments
+        deadline = time.monotonic() + 60  # backends notice within moments, those that wait for the disk after it
         while time.monotonic() < deadline and any(map(self._serves, _all_processes())):
             time.sleep(0.05)
 

@@ -192,7 +192,7 @@ def main(arguments: list[str]) -> int:
     seconds = float(arguments[1]) if len(arguments) > 1 else SECONDS
     goals = f"p50 <= {P50_S * 1e3:.0f} ms, p99 <= {P99_S * 1e3:.0f} ms"
     with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), brokers=1) as stack:
-        stack.start("database", "mosquitto", "kafka", "ingest", "gateway", timeout_s=60)
+        stack.start("database", "mosquitto", "kafka", "ingest", "gateway")
         for number, share in enumerate((1.0, *STEPS)):
             run = measure(stack, f"r{number}", per_s * share, seconds if share == 1.0 else STEP_SECONDS)
             print(run.report(), flush=True)

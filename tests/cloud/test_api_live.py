@@ -58,7 +58,8 @@ def in_loop(api: Api, work: Any) -> None:
     async def run() -> None:
         async with asyncio.timeout(30):
             limits = httpx.Limits(max_connections=None)
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{api.port}", limits=limits) as client:
+            at = f"http://127.0.0.1:{api.port}"
+            async with httpx.AsyncClient(base_url=at, limits=limits, timeout=30) as client:
                 await work(client)
 
     asyncio.run(run())

@@ -73,7 +73,7 @@ def test_a_prediction_that_no_longer_comes_while_samples_go_on_is_stale_everywhe
     """An hour-old RUL once stood beside samples of this second as if it were theirs."""
     car = Car(api)
     car.sample(400)
-    car.estimate(401, **ANSWER)
+    car.estimate(430, **ANSWER)
     car.sample(390)
     assert told(api, "/health")["models"] == ["base-3"]
     assert told(api, "/api/battery/latest")["rul_prediction"] == 480.0

@@ -92,6 +92,7 @@ def test_a_whole_topic_from_its_start_changes_nothing(config: Config, tmp_path: 
         publish(config, *sent, *more)
         publish_raw(config, (b"dev3", b"no batch"))
         until("all is written", lambda: written(ingest) == 2001)
+        until("the letter is written", lambda: ingest.metrics()["packtwin_dead_letters_total"] == 1)
         until("all is read", lambda: ingest.metrics()["packtwin_ingest_lag_messages"] == 0)
     before = contents(config.database)
     assert (len(before["samples"]), len(before["rejects"])) == (2000, 2)

@@ -140,7 +140,7 @@ def broker(settings: Database, tmp_path: Path) -> Iterator[mosquitto.Broker]:
         yield running
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)  # it saves first
 
 
 class Client:

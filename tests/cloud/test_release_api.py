@@ -13,6 +13,7 @@ import pytest
 from api_server import Api, json_batch, running_api
 from fakes.bundles import make_bundle
 from tuf.ngclient import Updater
+from waiting import until
 
 from cloud import db, release
 from cloud.config import Config, Database
@@ -34,6 +35,7 @@ def api(config: Config) -> Iterator[Api]:
     with db.connect(config.database) as conn:
         release.publish(conn, config, BODY, "fleet", datetime.now(UTC))
     with running_api(config) as running:
+        running.until_healthy()
         yield running
 
 
@@ -123,7 +125,8 @@ def test_without_a_release_there_is_nothing_to_fetch_and_nothing_desired(config:
 def test_desired_follows_what_is_published(api: Api, config: Config) -> None:
     assert api.client.get("/device/v1/desired").json()["bundle"] == "fake-1"
     assert api.client.get("/device/v1/desired?device=stranger").json()["bundle"] == "fake-1"
-    api.client.post("/device/v1/batches", json=json_batch([{"pack_id": "A", "t_ns": None}]))
+    sent = api.client.post("/device/v1/batches", json=json_batch([{"pack_id": "A", "t_ns": None}]))
+    assert sent.status_code == 200, sent.text
     with db.connect(config.database) as conn:
         release.publish(conn, config, make_bundle(2), "car-1", datetime.now(UTC))
     assert api.client.get("/device/v1/desired?device=car-1").json() == {"mode": "normal", "bundle": "fake-2"}
@@ -144,7 +147,5 @@ def test_what_expired_while_the_api_was_away_is_renewed_at_its_start(config: Con
     there = release.repository(config)
     before = there.expires()
     assert before is not None and before < now
-    with running_api(config) as api:
-        api.until_healthy()
-    after = there.expires()
-    assert after is not None and after > now + timedelta(hours=23)
+    with running_api(config):
+        until("it is renewed", lambda: (there.expires() or now) > now + timedelta(hours=23))

@@ -114,7 +114,8 @@ def test_the_broker_lets_in_the_gateway_and_devices_with_a_token_and_nobody_else
     here = tmp_path / "mosquitto"
     keep_passwords(config, here / "access" / "passwords", f"van-17:{mqtt_hash('ptd_token')}\n")
 
-    def connects(user: str, password: str, tls: bool) -> bool:
+    def lets_in(user: str, password: str, tls: bool) -> bool | None:
+        """None: no answer yet."""
         client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
         answers: list[ReasonCode] = []
         client.on_connect = lambda _client, _data, _flags, reason, _properties: answers.append(reason)
@@ -122,18 +123,15 @@ def test_the_broker_lets_in_the_gateway_and_devices_with_a_token_and_nobody_else
             client.username_pw_set(user, password)
         if tls:
             client.tls_set(ca_certs=str(here / "tls" / "ca.pem"))
-        try:
-            client.connect("localhost", broker[8883 if tls else 1883])
-        except ConnectionRefusedError:
-            return False
-        deadline = time.monotonic() + 5
+        client.connect("localhost", broker[8883 if tls else 1883])
+        deadline = time.monotonic() + 30
         while not answers and time.monotonic() < deadline:
             client.loop(0.1)
         client.disconnect()
-        return bool(answers) and not answers[0].is_failure
+        return not answers[0].is_failure if answers else None
 
     for tls in (False, True):
-        until("the list is read", lambda tls=tls: connects("gateway", stack.settings["MQTT_PASSWORD"], tls), 15)
-        assert connects("van-17", "ptd_token", tls)
-        assert not connects("van-17", "ptd_other", tls)
-        assert not connects("", "", tls), "the earlier system's broker was open"
+        until("the list is read", lambda tls=tls: lets_in("gateway", stack.settings["MQTT_PASSWORD"], tls))
+        assert lets_in("van-17", "ptd_token", tls) is True
+        assert lets_in("van-17", "ptd_other", tls) is False
+        assert lets_in("", "", tls) is False, "the earlier system's broker was open"

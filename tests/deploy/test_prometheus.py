@@ -185,10 +185,10 @@ def sample(pack: str, seq: int, **values: object) -> bytes:
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """The whole stack, everything up, watched; and each kind of refusal has happened once."""
     with Watched(tmp_path_factory.mktemp("watched")) as stack:
-        stack.start("database", "kafka", "mosquitto", timeout_s=60)
-        stack.start("ingest", "gateway", "api", "sim", timeout_s=60)
+        stack.start("database", "kafka", "mosquitto")
+        stack.start("ingest", "gateway", "api", "sim")
         stack.misread("far")
-        stack.start("near", "far", timeout_s=60)
+        stack.start("near", "far")
         stack.watch()
         hold_up(stack)
         provoke(stack)
@@ -211,7 +211,7 @@ def hold_up(stack: Watched) -> None:
     """Records wait on the agent that sends to the API, until Prometheus has seen that."""
     stack.stop("api")
     until("records wait", lambda: stack.ask("packtwin_outbox_oldest_age_seconds"), 60)
-    stack.start("api", timeout_s=60)
+    stack.start("api")
 
 
 @pytest.mark.e2e
@@ -264,7 +264,7 @@ def test_alerts_fire_for_real_reach_alertmanager_and_end(watched: Watched) -> No
     for part in broken:
         watched.kill(part)
     until("each broken part is told", lambda: set(broken.values()) <= watched.alerts(), 120)
-    watched.start("database", "gateway", "sim", timeout_s=60)
+    watched.start("database", "gateway", "sim")
     until("what was mended is told no more", lambda: not {"DatabaseDown", "ServiceDown"} & watched.alerts(), 120)
     watched.kill("mosquitto")
     until("the missing broker is told", lambda: "BrokerDisconnected" in watched.alerts(), 120)

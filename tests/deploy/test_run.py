@@ -30,9 +30,8 @@ def checkout() -> Iterator[Checkout]:
 def test_it_runs_says_so_and_ends_with_zero_on_ctrl_c(checkout: Checkout) -> None:
     child = checkout.start()
     until("three packs in the list", lambda: len(checkout.packs()) == 3)
-    told = checkout.call("status")
-    assert told.returncode == 0, told.stdout
-    assert [line.split()[:2] for line in told.stdout.splitlines()[1:]] == [
+    told = until("all is ready", checkout.ready)
+    assert [line.split()[:2] for line in told.splitlines()[1:]] == [
         [name, "ready"] for name in ("database", "api", "cars", "agent")
     ]
     second = checkout.call("run")
@@ -132,8 +131,7 @@ def test_beyond_loopback_the_agent_here_sends_with_tls_and_a_token(tmp_path: Pat
         child = here.start()
         assert f"open https://localhost:{here.environment['API_PORT']}" in here.said
         until("rows in the database", here.samples)
-        told = here.call("status")
-        assert told.returncode == 0, told.stdout
+        until("all is ready", here.ready)
         config = (here.paths.edge / "edge.toml").read_text()
         assert f'ca_file = "{tmp_path}/tls/ca.pem"' in config and str(here.paths.device_token) in config
         assert here.paths.device_token.stat().st_mode & 0o777 == 0o600

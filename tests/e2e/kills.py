@@ -24,11 +24,10 @@ def kill_each(
     *,
     up_s: tuple[float, float],
     down_s: tuple[float, float],
-    timeout_s: float = 30.0,
 ) -> None:
     """SIGKILL for one part after the other, each after so long, and its next start so long after that."""
     for victim in plan:
         time.sleep(rng.uniform(*up_s))
         stack.kill(victim)
         time.sleep(rng.uniform(*down_s))
-        stack.start(victim, timeout_s=timeout_s)
+        stack.start(victim)

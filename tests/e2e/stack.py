@@ -41,6 +41,7 @@ BARE = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
 KAFKA_HEAP_MB = 256
 KAFKA_JVM = {"JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
 """It starts again and again: that takes two thirds of the processor time without the late optimisations."""
+START_S = 120.0  # after a kill a server looks through what it has, on a disk that others use
 SERVERS = ("database", "mosquitto", "kafka")
 
 
@@ -154,7 +155,7 @@ class Stack:
 
     # --- starting ------------------------------------------------------------------------------------------------
 
-    def start(self, *names: str, timeout_s: float = 30.0) -> None:
+    def start(self, *names: str) -> None:
         """Starts the named parts in order, and waits until each answers; `kafka` = all its brokers at once."""
         for name in names:
             these = [part for part in self.parts if part == name or part.startswith(f"{name}-")]
@@ -163,7 +164,7 @@ class Stack:
             for each in these:
                 self.spawn(each)
             for each in these:
-                until(f"{each} answers", self.parts[each].answers, timeout_s)
+                until(f"{each} answers", self.parts[each].answers, START_S)
 
     def spawn(self, name: str) -> None:
         """Starts a part and does not wait for it."""
@@ -260,9 +261,10 @@ class Stack:
             return connection.execute(sql, arguments or None).fetchall()
 
     def get(self, path: str, quiet: bool = False) -> Any:
-        """The JSON of an API path; None when `quiet` and it does not answer 200."""
+        """The JSON of an API path; when it does not answer 200: None if `quiet`, else ConnectionError."""
         answer = fetch(self.api + path)
-        assert answer is not None or quiet, f"{path} does not answer"
+        if answer is None and not quiet:
+            raise ConnectionError(f"{path} does not answer")
         return answer
 
     def books(self, agent: str = "agent") -> dict[str, Any]:

@@ -21,7 +21,7 @@ from e2e.stack import Stack
 from e2e.whole import assert_an_agent_is_whole, assert_synthetic_devices_are_whole, sees_open_transaction
 from waiting import until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]  # minutes, more on a busy machine
 
 CARS = 4
 KILLS = int(os.environ.get("KILLS", "10"))  # of each
@@ -40,7 +40,7 @@ RECOVERED_S = 60.0
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[Stack]:
     with Stack(tmp_path, cars=CARS, brokers=1, agents=AGENTS) as stack:
-        stack.start(*SERVERS, "sim", "agent", timeout_s=60)
+        stack.start(*SERVERS, "sim", "agent")
         yield stack
 
 

@@ -48,7 +48,7 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
         for vehicle, soc in CARS.items():
             port = Path(f"{tmp_path / vehicle}.port")
             stack.parts[vehicle] = Part(partial(_car, tmp_path, vehicle, soc), port.exists)
-        stack.start("database", "api", *CARS, "agent", timeout_s=60)
+        stack.start("database", "api", *CARS, "agent")
         yield stack
 
 
@@ -58,7 +58,7 @@ def test_zero_lost_and_zero_twice_whatever_is_killed(stack: Stack) -> None:
     rng.shuffle(plan)
     counts = "SELECT pack_id, count(*) FROM samples GROUP BY pack_id"
     until("rows of every car arrive", lambda: len(stack.query(counts)) == len(CARS), 60)
-    kill_each(stack, plan, rng, up_s=(0.5, 3.0), down_s=(0.0, 1.0), timeout_s=60)
+    kill_each(stack, plan, rng, up_s=(0.5, 3.0), down_s=(0.0, 1.0))
     time.sleep(5)
     assert_an_agent_is_whole(stack, "agent", least_rows=len(CARS) * 20, least_boots=KILLS // 2)
     # What was asked of one car is never another's answer, and what is whole is right.

@@ -59,7 +59,7 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
         for name, addresses in LINES.items():
             port = Path(f"{tmp_path / name}.port")
             stack.parts[name] = Part(partial(_virtual, tmp_path, name, addresses), port.exists)
-        stack.start("database", "api", *LINES, "agent", timeout_s=60)
+        stack.start("database", "api", *LINES, "agent")
         yield stack
 
 
@@ -69,7 +69,7 @@ def test_zero_lost_and_zero_twice_whatever_is_killed(stack: Stack) -> None:
     rng.shuffle(plan)
     counts = "SELECT pack_id, count(*) FROM samples GROUP BY pack_id"
     until("rows of every pack arrive", lambda: len(stack.query(counts)) == 3, 60)
-    kill_each(stack, plan, rng, up_s=(0.5, 3.0), down_s=(0.0, 1.0), timeout_s=60)
+    kill_each(stack, plan, rng, up_s=(0.5, 3.0), down_s=(0.0, 1.0))
     time.sleep(5)
     assert_an_agent_is_whole(stack, "agent", least_rows=3 * 20, least_boots=KILLS // 2)
     rows = dict(stack.query(counts))

@@ -31,7 +31,7 @@ REJOINED_S = 90.0
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[Stack]:
     with Stack(tmp_path, brokers=BROKERS) as stack:
-        stack.start("database", "mosquitto", "kafka", "ingest", "gateway", "api", timeout_s=90)
+        stack.start("database", "mosquitto", "kafka", "ingest", "gateway", "api")
         yield stack
 
 
@@ -99,7 +99,7 @@ def test_each_broker_killed_once_loses_nothing_and_nobody_waits_long(stack: Stac
                 time.sleep(rng.uniform(1.0, 3.0))
                 stack.kill(broker)
                 time.sleep(rng.uniform(0.5, 15.0))  # it may be missed, or be back before anybody has noticed
-                stack.start(broker, timeout_s=60)
+                stack.start(broker)
                 until(f"{broker} has everything again", lambda: all_in_sync(stack), REJOINED_S)
             time.sleep(2.0)
         for load in (by_http, by_mqtt):
