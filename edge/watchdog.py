@@ -21,6 +21,8 @@ _SECOND_NS: Final = 1_000_000_000
 _ASIDE_S: Final = 5.0
 """Between two looks where systemd asked for no watchdog."""
 _WORDS_PER_INTERVAL: Final = 3
+_MOST_S: Final = 0.2
+"""A word that systemd does not take is left out: it must not hold up what it tells of."""
 
 
 class Pulse:
@@ -57,6 +59,7 @@ class Systemd:
         if not self._address:
             return
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+            out.settimeout(_MOST_S)
             out.connect(self._address)
             out.send("\n".join(words).encode())
 

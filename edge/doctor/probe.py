@@ -116,11 +116,13 @@ class Probe:
             begun_ns = self._mono_ns()
             heard = Overheard([one for one in self._languages if one.rate == rate], begun_ns)
             end_ns, is_told = begun_ns + int(seconds * _SECOND_NS), bool(found.asked)
-            while not heard.is_enough(now_ns := self._mono_ns()) and (heard.is_taken or now_ns < end_ns):
-                heard.feed(now_ns, port.read(now_ns))
+            while not heard.is_enough(now_ns := self._mono_ns()):
+                heard.feed(now_ns, port.read(now_ns))  # also what came while this process was held up
                 if heard.is_taken and not is_told:
                     is_told = True
                     self._say(f"somebody talks there: nothing is sent, and it is listened to for up to {MOST_S:g} s")
+                if not heard.is_taken and now_ns >= end_ns:
+                    break
                 self._sleep(FAST_TICK_S)
         finally:
             port.close()
@@ -146,9 +148,6 @@ class Probe:
         try:
             while line.is_busy or not pack.values:
                 now_ns = self._mono_ns()
-                wait_s = _WHOLE_S if pack.values else tries * _REPLY_S
-                if now_ns - begun_ns > wait_s * _SECOND_NS:
-                    break
                 strangers.now(now_ns)
                 seat.tick(now_ns)
                 if strangers.asked is not None:
@@ -156,6 +155,9 @@ class Probe:
                 for _, said in seat.take():
                     if isinstance(said, Part):
                         pack.take(said)
+                wait_s = _WHOLE_S if pack.values else tries * _REPLY_S
+                if now_ns - begun_ns > wait_s * _SECOND_NS:
+                    break
                 self._sleep(FAST_TICK_S)
         finally:
             seat.close()

@@ -136,15 +136,22 @@ class Web:
     def _answer(self, path: str, headers: dict[str, str]) -> Iterator[urllib3.BaseHTTPResponse]:
         """The head of the answer, its body still to be read; the deadline runs until the block is left."""
         connection = self._connection = self._new_connection()
-        timer = threading.Timer(self._deadline_s, _shut, (connection,))
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            _shut(connection)
+
+        timer = threading.Timer(self._deadline_s, end)
         timer.daemon = True
         timer.start()
         try:
             try:
                 if not self._stopped:
                     connection.connect()
-                if self._stopped:  # asked again: while it connects there is nothing that `stop` could end
-                    raise Unavailable("stopped")
+                # Asked again: while it connects there is nothing that `stop` or the deadline could end.
+                if self._stopped or late.is_set():
+                    raise Unavailable("stopped" if self._stopped else "it took too long to connect")
                 connection.timeout = self._read_s
                 connection.request("GET", self._prefix + path, headers=self._headers | headers, preload_content=False)
                 answer = connection.getresponse()

@@ -45,7 +45,7 @@ def test_without_a_cloud_every_sample_is_kept_and_the_books_balance_running_kill
     more = killed["samples"]["stored"] + 3
     bench.until("three more", lambda status: status["samples"]["stored"] >= more)
     again.send_signal(signal.SIGTERM)
-    assert again.wait(10) == 0
+    assert again.wait(60) == 0  # its last words wait for the disk
     stopped = bench.status()
     assert stopped["samples"]["lost"] == 0 and stopped["samples"]["pending"] >= more
     assert_balanced(stopped["samples"])

@@ -102,6 +102,7 @@ def test_a_pack_without_a_session_has_no_features(bench: Bench, url: str) -> Non
     assert bench.until("the reason", lambda s: (s["packs"][0]["estimate"] or {}).get("reason") == "no_features")
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV])
 def test_a_model_process_that_dies_or_hangs_is_back_and_no_frame_is_lost(
     bench: Bench, cloud: FakeCloud, url: str, number: signal.Signals
@@ -156,6 +157,7 @@ def test_a_model_that_goes_bad_makes_room_for_the_one_before(bench: Bench, url: 
     assert status["samples"]["rejected"] == 0
 
 
+@pytest.mark.e2e
 def test_a_killed_agent_gives_the_same_answer_again_within_an_interval(bench: Bench, url: str) -> None:
     install(bench.folder / "data", make_bundle())
     bench.car()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import select
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fakes.bms_port import JBD_VALUES, BmsPort, Quick, served
+from fakes.bms_port import JBD_VALUES, BmsPort, Hurry, served
 
 from edge.__main__ import main
 from edge.doctor import port as port_command
@@ -20,6 +19,7 @@ from edge.doctor.port import _line_check
 from edge.doctor.probe import Probe, serial_languages
 from edge.mapping import load_mapping
 from edge.propose.serial import Here, propose_serial
+from edge.sources.port import SerialPort
 from firmware_bridge.protocol import Part, Protocol
 from firmware_bridge.protocols.jbd import JBD, reply
 from firmware_bridge.protocols.jk_uart import JK_UART
@@ -168,27 +168,30 @@ def port(tmp_path: Path) -> Iterator[BmsPort]:
     yield BmsPort(tmp_path / "port", JBD, {None: {}})
 
 
-def test_a_master_that_asks_seldom_ends_our_asking(port: BmsPort) -> None:
+def test_a_master_that_asks_seldom_ends_our_asking(port: BmsPort, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was heard by nobody while we asked, and we went on asking through its talk."""
     answers = {STATUS: reply(0x03, JBD_VALUES), CELLS: reply(0x04, JBD_VALUES)}
-    begun_s, ours = time.monotonic(), bytearray()
-    at = 0
+    clock, ours, at = Hurry(), bytearray(), 0
+    begun_ns, write = clock.now_ns, SerialPort.write
 
-    def talk() -> None:
+    def noted(self: SerialPort, data: bytes) -> None:
+        ours.extend(data)
+        write(self, data)
+
+    def sleep(seconds: float) -> None:
         nonlocal at
-        if select.select([port.fd], [], [], 0.005)[0]:
-            ours.extend(os.read(port.fd, 4096))
-        if time.monotonic() - begun_s > 0.5 + 0.3 * at:
+        clock.sleep(seconds)
+        if clock.now_ns - begun_ns > (5 + 3 * at) * S:
             request = (STATUS, CELLS)[at % 2]
             at += 1
             os.write(port.fd, request + answers[request])
+            select.select([port._line], [], [], 5)  # a pty passes bytes on in its own time
             ours.append(ord("|"))
 
-    clock = Quick()
-    with served(port, talk):
-        found = Probe(
-            str(port.link), [replace(JK_UART, rate=9600), JBD], listen_s=0.2, mono_ns=clock.mono_ns, sleep=clock.sleep
-        ).run()
+    monkeypatch.setattr(SerialPort, "write", noted)
+    found = Probe(
+        str(port.link), [replace(JK_UART, rate=9600), JBD], listen_s=0.2, mono_ns=clock.mono_ns, sleep=sleep
+    ).run()
     assert found.is_taken and found.asked and found.requests == ["jbd"]
     (pack,) = found.packs
     assert not pack.was_asked and len(pack.cells) == 4

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from fakes.bms_port import JBD_VALUES, BmsPort, Quick, served
+from fakes.bms_port import JBD_VALUES, BmsPort, Hurry, Quick, served
 from fakes.toy_language import TOY
 
 from edge.__main__ import main
@@ -92,19 +92,6 @@ def test_nothing_is_written_but_read_requests_of_the_languages(tmp_path: Path) -
         assert request is not None, rest[:40].hex()
         rest = rest[len(request) :]
     assert len(heard) > 500
-
-
-class Hurry:
-    """Time passes as fast as it is asked for."""
-
-    def __init__(self) -> None:
-        self.now_ns = 10**9
-
-    def mono_ns(self) -> int:
-        return self.now_ns
-
-    def sleep(self, seconds: float) -> None:
-        self.now_ns += int(seconds * 1e9)
 
 
 def test_where_another_one_asks_nothing_is_sent_and_what_it_is_answered_is_understood(tmp_path: Path) -> None:

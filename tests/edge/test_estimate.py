@@ -193,7 +193,7 @@ def test_a_young_model_that_is_killed_is_blamed_for_it(rig: Rig) -> None:
 def test_a_model_that_goes_bad_makes_room_for_the_one_before(rig: Rig, live: str) -> None:
     bad = rig.bundled(2, make_bundle(counter=2, live=live, live_above=5.0))
     choice = Choice([bad, rig.bundled(1, make_bundle())], patience=int(live in ("crash", "timeout")))
-    estimator = rig.estimator(choice, lambda path: Runner(path, answer_s=0.3))
+    estimator = rig.estimator(choice, lambda path: Runner(path, start_s=60.0, answer_s=2.0))
     assert rig.ask(estimator, question(4.0))[0].model_id == "fake-2"
     for _ in range(3):
         (said,) = rig.ask(estimator, question(6.0))

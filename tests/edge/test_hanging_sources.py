@@ -267,6 +267,7 @@ def test_a_disconnect_under_way_is_not_cut_when_the_source_is_closed_and_nothing
     monkeypatch.setattr(ble, "_STOP_S", 10)
     release.set()
     assert speaker._left is not None and speaker._left.has_ended(10)
+    monkeypatch.setattr(ble, "_READ_S", 30)
     adapter.answers = 1
     speaker.open()
     assert (adapter.disconnects, adapter.cuts) == (1, 0)

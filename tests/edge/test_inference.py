@@ -36,7 +36,7 @@ def written(folder: Path, body: bytes) -> Path:
 
 @pytest.fixture
 def runner(tmp_path: Path) -> Iterator[Runner]:
-    runner = Runner(written(tmp_path, make_bundle()))
+    runner = Runner(written(tmp_path, make_bundle()), start_s=60.0)
     yield runner
     runner.close()
 
@@ -89,6 +89,7 @@ def test_it_stays_small(runner: Runner) -> None:
     assert status(runner.pid, "Threads") == "1"
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     ("number", "kind"), [(signal.SIGKILL, "killed"), (signal.SIGSEGV, "crash"), (signal.SIGSTOP, "timeout")]
 )
@@ -123,7 +124,7 @@ def test_it_ends_with_its_parent_even_while_it_hangs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("live", "kind"), [("crash", "crash"), ("timeout", "timeout")])
 def test_a_model_that_goes_bad_costs_only_its_process(tmp_path: Path, live: str, kind: str) -> None:
-    runner = Runner(written(tmp_path, make_bundle(live=live, live_above=5.0)), answer_s=0.5)
+    runner = Runner(written(tmp_path, make_bundle(live=live, live_above=5.0)), start_s=60.0, answer_s=2.0)
     assert runner.predict(rows(4.0))["rul_cycles"].size == 1
     with pytest.raises(RunnerError) as raised:
         runner.predict(rows(6.0))

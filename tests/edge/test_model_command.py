@@ -111,6 +111,7 @@ def test_rollback_without_an_agent_is_told_by_the_next_one(w: World, capsys: pyt
     w.install(3)
 
 
+@pytest.mark.e2e
 def test_a_running_agent_takes_a_rollback_within_a_second(w: World, capsys: pytest.CaptureFixture[str]) -> None:
     w.install(1)
     w.install(2)
@@ -124,11 +125,12 @@ def test_a_running_agent_takes_a_rollback_within_a_second(w: World, capsys: pyte
     assert "rul-1 runs and there is none before it" in capsys.readouterr().err
 
 
+@pytest.mark.e2e
 def test_a_rollback_during_a_download_does_not_wait_for_it(w: World) -> None:
     w.install(1)
     w.install(2)
     desired = w.publish(3, size=100_000)
-    w.server.drip_s = 0.001
+    w.server.on_request = lambda path: setattr(w.server, "drip_s", 0.001 if ".rul-3" in path else None)
     with stepping(w, desired):
         while not any(".rul-3" in path for path in w.server.requests):
             time.sleep(0.01)  # a poll with the test's own deadline, not a synchronisation

@@ -58,6 +58,12 @@ class Rig:
             Lane(_source(f"P-{seat.asking.address}", port.link), PartIntake(seat, mapping), mapping, 1.0)
             for seat in self.line.seats
         ]
+        self._write = self.line._port.write
+        self.line._port.write = self._put  # type: ignore[method-assign]
+
+    def _put(self, data: bytes) -> None:
+        self._write(data)
+        arrived(self.port.fd)
 
     def open(self) -> None:
         for lane in self.lanes:
@@ -68,10 +74,10 @@ class Rig:
             self.now += 20 * MS
             for lane in self.lanes:
                 lane.tick(self.now)
-            self.port.serve()
+            if self.port.serve():
+                arrived(self.line._port.fileno())
 
     def until(self, check: Callable[[], object]) -> None:
-        """The pty passes bytes on in its own time."""
         deadline_s = time.monotonic() + 20
         while not check():
             assert time.monotonic() < deadline_s
@@ -87,6 +93,12 @@ class Rig:
         measured = self.lanes[at].sample(self.now, None)
         sample = {} if measured is None else readable(measured)
         return sample.get("pack_v"), sample.get("soc_bms")
+
+
+def arrived(fd: int) -> None:
+    """A pty passes bytes on in its own time, and the clock here is the test's: it waits for them."""
+    if fd >= 0:
+        select.select([fd], [], [], 5)
 
 
 def _source(pack_id: str, link: Path) -> SourceConfig:

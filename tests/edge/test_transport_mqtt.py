@@ -50,7 +50,7 @@ def cloud(broker: TestBroker) -> Iterator[MqttCloud]:
 
 @pytest.fixture
 def transport(broker: TestBroker) -> Iterator[MqttTransport]:
-    road = MqttTransport(broker.url, "device-1", answer_s=3.0)
+    road = MqttTransport(broker.url, "device-1", answer_s=30.0)
     yield road
     road.close()
 
@@ -109,10 +109,10 @@ def test_a_batch_goes_up_and_its_own_receipt_comes_back(transport: MqttTransport
 def test_a_receipt_that_is_lost_is_no_receipt_and_sending_again_settles_it(
     transport: MqttTransport, cloud: MqttCloud
 ) -> None:
-    cloud.deaf = True
+    cloud.deaf, transport._answer_s = True, 1.0
     with pytest.raises(Unavailable, match="no receipt came"):
         transport.send(BODY)
-    cloud.deaf = False
+    cloud.deaf, transport._answer_s = False, 30.0
     assert transport.send(BODY).accepted == ((0, 4),)
     assert cloud.asked == 1, "after silence a small question goes before the batch"
     assert cloud.cloud.twice == 0

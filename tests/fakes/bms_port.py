@@ -63,8 +63,11 @@ class BmsPort:
             with contextlib.suppress(OSError):
                 os.close(fd)
 
-    def serve(self) -> None:
-        """Answers all requests that have come whole; what is no request of a pack here gets no answer."""
+    def serve(self) -> int:
+        """Answers all requests that have come whole; returns how many bytes. What is no request of a pack here gets no
+        answer.
+        """
+        answered = 0
         with contextlib.suppress(BlockingIOError, OSError):
             self._rest += os.read(self.fd, 4096)
         while found := next((one for one in self._requests if self._rest.startswith(one)), None):
@@ -73,15 +76,16 @@ class BmsPort:
             address, _ = self._requests[found]
             assert self.protocol.answer is not None
             for reply in self.protocol.answer(found, self.packs[address], address):
-                os.write(self.fd, reply)
+                answered += os.write(self.fd, reply)
         longest = max(map(len, self._requests))
         if len(self._rest) > longest:
             self.asked.append(self._rest)
             self._rest = b""
+        return answered
 
 
 @contextlib.contextmanager
-def served(port: BmsPort, by: Callable[[], None] | None = None) -> Iterator[BmsPort]:
+def served(port: BmsPort, by: Callable[[], object] | None = None) -> Iterator[BmsPort]:
     """A thread that answers until the end of the block."""
     done = threading.Event()
 
@@ -98,6 +102,19 @@ def served(port: BmsPort, by: Callable[[], None] | None = None) -> Iterator[BmsP
         done.set()
         thread.join()
         port.pull_out()
+
+
+class Hurry:
+    """A clock of which time passes as fast as it is asked for."""
+
+    def __init__(self) -> None:
+        self.now_ns = 10**9
+
+    def mono_ns(self) -> int:
+        return self.now_ns
+
+    def sleep(self, seconds: float) -> None:
+        self.now_ns += int(seconds * 1e9)
 
 
 class Quick:

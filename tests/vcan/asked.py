@@ -162,8 +162,11 @@ def looked_at(box: Box, car: Car) -> Look:
     look = Look()
     before, began_s = len(car.told), time.monotonic()
     while time.monotonic() < began_s + LOOK_S:
+        asked_s = time.monotonic()
         status = box.status()
-        assert status is not None
+        look.late_s = max(look.late_s, time.monotonic() - asked_s)
+        if status is None:
+            continue
         pack_v, now_s = status["packs"][0]["sample"]["pack_v"], time.monotonic()
         look.seen_v.add(pack_v)
         if pack_v not in {told_v for at_s, told_v in car.told if at_s > now_s - OLD_S.get(car.car.name, 4.0)}:
