@@ -69,7 +69,7 @@ class BleSpeaker(Untold):
             raise SourceError(f"{self._address} is still being disconnected from over Bluetooth")
         session = _Session(self._address, self._bms, self._poll_s, self._came.append)
         self._session = session
-        if not session.start(_SCAN_S + _CONNECT_S):
+        if not session.is_read(_SCAN_S + _CONNECT_S):
             self.close()
             raise SourceError(session.problem or f"{self._address} does not answer over Bluetooth")
 
@@ -116,10 +116,10 @@ class _Session:
         self._task: asyncio.Task[None] | None = None
         self._is_leaving = False
         self._thread = threading.Thread(target=self._run, name=f"ble {address}", daemon=True)
-
-    def start(self, timeout_s: float) -> bool:
-        """Waits until the BMS has been read once; whether it has."""
         self._thread.start()
+
+    def is_read(self, timeout_s: float) -> bool:
+        """Waits until the BMS has been read once; whether it has."""
         return self._settled.wait(timeout_s) and self.problem is None
 
     def stop(self) -> None:
