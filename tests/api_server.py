@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import httpx
+from waiting import until
 
 from cloud.api.entrance import prepared
 from cloud.api.process import assemble
@@ -39,11 +40,7 @@ class Api:
 
     def until_healthy(self) -> None:
         """Waits until uploads are taken."""
-        for _ in range(400):
-            if self.client.get("/health").status_code == 200:
-                return
-            threading.Event().wait(0.02)
-        raise AssertionError(self.client.get("/health").text)
+        until("the API is healthy", lambda: self.client.get("/health").status_code == 200)
 
 
 @contextmanager

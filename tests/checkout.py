@@ -101,7 +101,7 @@ def new_checkout(**environment: str) -> Iterator[Checkout]:
 
 def end(child: subprocess.Popen[str], number: signal.Signals) -> int:
     child.send_signal(number)
-    code = child.wait(30)
+    code = child.wait(90)  # each service may take ten seconds for its end
     assert child.stdout is not None
     child.stdout.close()
     return code

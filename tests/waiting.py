@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+import httpx
 import psycopg
 
 T = TypeVar("T")
@@ -22,7 +23,7 @@ def until(what: str, check: Callable[[], T], timeout_s: float = 60.0) -> T:
         try:
             if answer := check():
                 return answer
-        except (OSError, psycopg.OperationalError) as error:
+        except (OSError, psycopg.OperationalError, httpx.TransportError) as error:
             why = error
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what} did not happen within {timeout_s:g} s") from why

@@ -63,10 +63,11 @@ def send(api: Api) -> Send:
 def page(chromium: str) -> Iterator[Any]:
     from playwright.sync_api import expect, sync_playwright
 
-    expect.set_options(timeout=15_000)
+    expect.set_options(timeout=60_000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         page = browser.new_page()
+        page.set_default_timeout(60_000)
         failures: list[str] = []
         page.on("pageerror", lambda error: failures.append(str(error)))
         yield page

@@ -151,11 +151,11 @@ def running() -> Iterator[tuple[Path, dict[str, str]]]:
         assert child.poll() is None, (folder / "make-run.log").read_text()
         yield clone, environment
         subprocess.run(["make", "stop"], cwd=clone, env=environment, check=True, capture_output=True)
-        child.wait(30)
+        child.wait(90)
     finally:
         if child.poll() is None:
             os.killpg(child.pid, signal.SIGINT)
-            child.wait(30)
+            child.wait(90)
         log.close()
         subprocess.run(["make", "-s", "clean", "DATA=1"], cwd=clone, check=False, capture_output=True)
         shutil.rmtree(folder, ignore_errors=True)
@@ -172,7 +172,7 @@ def test_what_the_page_says_to_type_works(command: str, running: tuple[Path, dic
     clone, environment = running
     line = SHORTER.get(command, command).replace("localhost:5001", f"localhost:{environment['API_PORT']}")
     done = subprocess.run(
-        ["bash", "-c", line], cwd=clone, env=environment, capture_output=True, text=True, timeout=120, check=False,
+        ["bash", "-c", line], cwd=clone, env=environment, capture_output=True, text=True, timeout=500, check=False,
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert done.returncode == 0, f"{line}: {done.stdout[-1500:]}{done.stderr[-1500:]}"

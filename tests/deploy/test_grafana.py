@@ -133,6 +133,7 @@ def answer(conn: db.Connection, question: Question, now: datetime, since: str, p
 
 
 @pytest.mark.slow
+@pytest.mark.e2e
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.name)
 def test_a_panel_shows_data_within_half_a_second(
     fleet: tuple[Database, datetime], question: Question, record_property: Any

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import subprocess
 import time
 import urllib.parse
@@ -132,7 +133,9 @@ class Watched(Stack):
 
     def _asked(self, way: str, **values: str) -> list[dict[str, Any]]:
         found = fetch(f"{self.prometheus.url}/api/v1/{way}?{urllib.parse.urlencode(values)}")
-        assert found and found["status"] == "success", values
+        if found is None:
+            raise ConnectionError(f"Prometheus does not answer {values}")
+        assert found["status"] == "success", values
         return list(found["data"]["result"])
 
     def alerts(self) -> set[str]:
@@ -222,7 +225,8 @@ def test_every_metric_of_rules_and_panels_is_seen_in_a_real_scrape(watched: Watc
     assert len(named) > 40
 
     def unseen() -> set[str]:
-        return named - set(fetch(f"{watched.prometheus.url}/api/v1/label/__name__/values")["data"])
+        told = fetch(f"{watched.prometheus.url}/api/v1/label/__name__/values")
+        return named - set(told["data"] if told else ())
 
     try:
         until("all is seen", lambda: not unseen(), 60)
@@ -245,9 +249,12 @@ def test_a_panel_of_prometheus_shows_data_within_half_a_second(
         return watched.ask_range(expression, width_s, step_s)
 
     assert until("there are data", ask, 60)
-    began_s = time.perf_counter()
-    ask()
-    took_s = time.perf_counter() - began_s
+    looks_s = []
+    for _ in range(3):
+        began_s = time.perf_counter()
+        ask()
+        looks_s.append(time.perf_counter() - began_s)
+    took_s = statistics.median(looks_s)
     record_property("took_s", took_s)
     assert took_s <= LIMIT_S
 

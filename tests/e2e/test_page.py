@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -81,7 +82,7 @@ def make_run(clone: Path, caches: Path) -> Iterator[str]:
         raise
     finally:
         os.killpg(child.pid, signal.SIGINT)
-        code = child.wait(30)
+        code = child.wait(90)
     # Without a terminal the signal also reaches make itself, which then ends by it whatever its command returns.
     said = log.read_text(errors="replace")
     assert code in (0, -signal.SIGINT), f"make run ended with {code} after Ctrl-C: {said[-800:]}"
@@ -97,6 +98,7 @@ def received_bytes() -> int:
 def sees_life(browser: Any, address: str) -> None:
     """Numbers and pixels of the packs' page and of one pack's page change by themselves."""
     page = browser.new_page()
+    page.set_default_timeout(INSTALL_AND_SEE_S * 1000)  # how long it may take is judged by those who ask
     failures: list[str] = []
     page.on("pageerror", lambda error: failures.append(str(error)))
     page.goto(address)
@@ -106,7 +108,7 @@ def sees_life(browser: Any, address: str) -> None:
     cell = '[data-pack="BATTERY_001"][data-cell="95"][data-field="cell_v"]'
     page.wait_for_selector(cell, state="attached")
     numbers, picture = words(page), page.screenshot()
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline and (words(page) == numbers or page.screenshot() == picture):
         page.wait_for_timeout(200)
     assert words(page) != numbers, "the numbers stand still"
@@ -150,22 +152,24 @@ def shows_a_fault(browser: Any, address: str, clone: Path) -> None:
     command = [str(clone / ".venv/bin/python"), "-m", "firmware_bridge", "fault", "BATTERY_001", "cell_v[17]", "+0.05"]
     began = time.monotonic()
     subprocess.run(command, cwd=clone, check=True)
-    while time.monotonic() - began < 10:
-        if deviation_mv(page) > 35 and box.screenshot() != before:
-            break
+    while time.monotonic() - began < 10 and deviation_mv(page) <= 35:
         page.wait_for_timeout(50)
     seen_s = time.monotonic() - began
     print(f"fault on the page after {seen_s:.2f} s, cell 17 stands {deviation_mv(page):.0f} mV above the median")
     assert seen_s <= 3.0
+    assert box.screenshot() != before, "the pixels stand still"
     subprocess.run([*command[:-2], "--clear"], cwd=clone, check=True)
     page.close()
 
 
 def deviation_mv(page: Any) -> float:
-    """Cell 17 against the median of all, by the numbers that the API serves the page."""
-    volts = page.evaluate("fetch('api/v1/packs/BATTERY_001').then(r => r.json()).then(p => p.latest.cell_v)")
-    ordered = sorted(volts)
-    return float(1000 * (volts[17] - ordered[len(ordered) // 2]))
+    """Cell 17 against the median of all, as the page shows them; 0 while one is missing."""
+    cells = '[data-pack="BATTERY_001"][data-cell][data-field="cell_v"]'
+    volts = dict(
+        page.eval_on_selector_all(cells, "all => all.map(one => [+one.dataset.cell, parseFloat(one.textContent)])")
+    )
+    ordered = sorted(volts.values())
+    return 0.0 if any(map(math.isnan, ordered)) else float(1000 * (volts[17] - ordered[len(ordered) // 2]))
 
 
 def test_a_newcomer_sees_life_within_three_minutes(clone: Path, browser: Any, tmp_path: Path) -> None:
@@ -191,7 +195,8 @@ def test_a_second_start_goes_on_where_the_first_ended(clone: Path, browser: Any,
         until("the page is there", lambda: fetch(f"{address}/health"), SEE_S)
         sees_life(browser, address)
         assert time.monotonic() - began <= SEE_S
-        stats = fetch(f"{address}/api/battery/stats?battery_id=BATTERY_001&hours=24")
+        where = f"{address}/api/battery/stats?battery_id=BATTERY_001&hours=24"
+        stats = until("the stats are told", lambda: fetch(where))
         assert stats["count"] > 10
 
 

@@ -78,7 +78,7 @@ def test_from_the_plug_to_both_pages_in_three_commands_without_an_edit(tmp_path:
                     assert b"<html" in answer.read().lower()
                 latest = f"{make_run.api}/api/battery/latest?battery_id={pack_id}"
                 cloud = until("the pack is on the page of make run", lambda: fetch(latest), SEE_S)
-                assert pack_id in make_run.packs() and 8 < cloud["voltage"] < 20
+                assert pack_id in until("the list is told", make_run.packs) and 8 < cloud["voltage"] < 20
                 print(f"{time.monotonic() - began_s:.0f} s from the second command to both pages")
             finally:
                 agent.terminate()

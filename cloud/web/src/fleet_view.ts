@@ -37,6 +37,7 @@ export class FleetView implements View {
   #live: Live | null = null;
   #choice: Choice;
   #asking: AbortController | null = null;
+  #askAgain = false; // the stream opened while an answer was on its way that may be older
   #typing = 0;
   #ticks = 0;
   #frame = 0;
@@ -78,6 +79,7 @@ export class FleetView implements View {
     if (this.#asking && !this.#asking.signal.aborted) return;
     const asking = new AbortController();
     this.#asking = asking;
+    this.#askAgain = false;
     try {
       const page = await fetchPacks(this.#choice, PAGE_PACKS, asking.signal);
       if (asking.signal.aborted) return;
@@ -88,7 +90,10 @@ export class FleetView implements View {
       if (!this.#live) this.#connection.link = "offline";
       this.#message.replaceChildren(notice("error", error.message));
     } finally {
-      if (this.#asking === asking) this.#asking = null;
+      if (this.#asking === asking) {
+        this.#asking = null;
+        if (this.#askAgain && !this.#stop.signal.aborted) void this.#read();
+      }
     }
   }
 
@@ -117,7 +122,10 @@ export class FleetView implements View {
         sample: (sample) => this.#take(sample),
         estimate: (estimate) => this.#takeEstimate(estimate),
         link: (link) => (this.#connection.link = link),
-        opened: () => void this.#read(),
+        opened: () => {
+          this.#askAgain = this.#asking !== null;
+          void this.#read();
+        },
       });
     }
   }

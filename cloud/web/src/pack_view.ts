@@ -21,6 +21,7 @@ import type { View } from "./view.ts";
 const TICK_MS = 1000;
 const READ_AGAIN_S = 20; // the band, and events the stream did not bring
 const READ_AGAIN_IN_DOUBT_S = 5;
+const SAID_HOLDS_MS = 30_000; // beside Kafka the stream tells what the database knows only then
 
 export class PackView implements View {
   readonly root: HTMLElement;
@@ -48,7 +49,7 @@ export class PackView implements View {
   #seeding: AbortController | null = null;
   #reading = false;
   #asked = false; // while a reading was on its way, whose answer may be older than the question
-  #said: PackEvent[] = []; // by the stream, since the reading began
+  #said: { event: PackEvent; at_ms: number }[] = []; // by the stream: an answer that was made before it, does not know
   #failed = false;
   #ticks = 0;
   #labelled: string | null = null; // the model whose label is shown
@@ -89,7 +90,7 @@ export class PackView implements View {
     this.#asked = this.#reading;
     if (this.#reading) return;
     this.#reading = true;
-    this.#said = [];
+    this.#said = this.#said.filter(({ at_ms }) => performance.now() - at_ms < SAID_HOLDS_MS);
     try {
       const [pack, events] = await Promise.all([fetchPack(this.#packId), fetchOpenEvents(this.#packId)]);
       if (this.#stop.signal.aborted) return;
@@ -101,7 +102,7 @@ export class PackView implements View {
       if (known?.estimate && isNewer(known.estimate, pack.estimate)) pack.estimate = known.estimate;
       this.#failed = false;
       this.#pack = pack;
-      this.#alarms.replace([...events, ...this.#said]);
+      this.#alarms.replace([...events, ...this.#said.map(({ event }) => event)]);
       const silent = notice("empty", "This pack is known, but it has not sent a sample yet.");
       this.#message.replaceChildren(...(pack.latest ? [] : [silent]));
       this.#show();
@@ -122,7 +123,10 @@ export class PackView implements View {
       estimate: (estimate) => this.#takeEstimate(estimate),
       event: (event) => this.#takeEvent(event),
       link: (link) => (this.#connection.link = link),
-      opened: () => void this.#read().then(() => this.#seed()),
+      opened: () => {
+        this.#said = []; // what came after it may have been missed
+        void this.#read().then(() => this.#seed());
+      },
     });
   }
 
@@ -136,6 +140,7 @@ export class PackView implements View {
 
   /** Reads the history of the chosen range and joins it with what came live meanwhile. */
   async #seed(): Promise<void> {
+    if (this.#stop.signal.aborted) return;
     this.#seeding?.abort();
     const seeding = new AbortController();
     this.#seeding = seeding;
@@ -155,6 +160,7 @@ export class PackView implements View {
       this.#charts.draw(serverNow_s());
     } catch (error) {
       if (seeding.signal.aborted) return;
+      this.#early = null;
       if (!(error instanceof ApiError)) throw error;
       this.#explain(error);
     }
@@ -183,7 +189,7 @@ export class PackView implements View {
   }
 
   #takeEvent(event: PackEvent): void {
-    this.#said.push(event);
+    this.#said.push({ event, at_ms: performance.now() });
     this.#alarms.take(event);
   }
 
