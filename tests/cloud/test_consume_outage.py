@@ -17,7 +17,7 @@ from ingest_process import IngestProcess
 
 from cloud import db
 from cloud.config import Kafka
-from cloud.kafka import BATCHES, Sender
+from cloud.kafka import BATCHES, KafkaAway, Sender
 from shared.wire import encode_batch
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e]
@@ -46,11 +46,19 @@ class Load:
             self.late_s = max(self.late_s, -wait_s)
             await asyncio.sleep(max(0.0, wait_s))
             portion = self.messages[at : at + PER_SECOND // 20]
-            futures = [await sender.post(BATCHES, key, value) for key, value in portion]
-            for future in futures:
-                await future
+            await asyncio.gather(*(insist(sender, key, value) for key, value in portion))
             self.sent += len(portion)
         self.ended.set()
+
+
+async def insist(sender: Sender, key: bytes, value: bytes) -> None:
+    """Until Kafka has it, as a device would: the same twice is one row."""
+    while True:
+        try:
+            await sender.send(BATCHES, key, value)
+            return
+        except KafkaAway:
+            await asyncio.sleep(0.02)
 
 
 def messages(count: int) -> list[tuple[bytes, bytes]]:
@@ -101,10 +109,10 @@ def test_a_minute_without_database_costs_no_row_and_no_memory(
         assert ingest.health()[1]["database"] == "down" and ingest.health()[1]["bus"] == "ok"
         while load.sent < (5 + DOWN_S) * PER_SECOND:
             await asyncio.sleep(0.05)
+        assert load.sent - rows(ingest) > DOWN_S * PER_SECOND * 0.8
         server.start()
         await until("it writes again", lambda: rows(ingest) > 0 and ingest.health()[0] == 200, 20)
         before, began = rows(ingest), time.monotonic()
-        assert load.sent - before > DOWN_S * PER_SECOND * 0.8
         await until("the backlog is gone", lambda: load.sent - rows(ingest) < PER_SECOND, 60)
         told["drain_rows_s"] = (rows(ingest) - before) / (time.monotonic() - began)
         await sending

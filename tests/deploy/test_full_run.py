@@ -50,16 +50,12 @@ def running(checkout: Checkout) -> Iterator[subprocess.Popen[str]]:
 
 
 def rows_of(checkout: Checkout) -> dict[str, tuple[str, str]]:
-    """{service: (state, address)} as `make status` prints it."""
-    lines = checkout.call("status").stdout.splitlines()[1:]
+    """{service: (state, address)} as `make status` prints it when all is well."""
+    lines = until("everything is ready", checkout.ready, READY_S).splitlines()[1:]
     cut = [
         line.replace("left out", "left-out").replace("not answering", "not-answering").split(None, 4) for line in lines
     ]
     return {name: (health, address) for name, health, _pid, _restarts, address in cut}
-
-
-def well(checkout: Checkout) -> bool:
-    return checkout.call("status").returncode == 0
 
 
 def fetched(url: str) -> Any:
@@ -70,7 +66,6 @@ def fetched(url: str) -> Any:
 def test_one_table_tells_service_state_and_address(checkout: Checkout, running: subprocess.Popen[str]) -> None:
     table = checkout.said.split("SERVICE", 1)[1]
     assert [line.split()[0] for line in table.splitlines()[1:9]] == list(ROAD)
-    until("everything is ready", lambda: well(checkout), READY_S)
     rows = rows_of(checkout)
     assert [*rows] == [*ROAD, "s3", "mlflow", "prometheus", "alertmanager", "grafana"]
     assert {rows[name][0] for name in ROAD} == {"ready"}
@@ -108,7 +103,7 @@ def test_prometheus_reads_every_process_of_ours(checkout: Checkout, running: sub
 def test_a_training_is_noted_in_mlflow_and_its_files_in_s3(
     checkout: Checkout, running: subprocess.Popen[str], tmp_path: Path
 ) -> None:
-    until("everything is ready", lambda: well(checkout), READY_S)
+    until("everything is ready", checkout.ready, READY_S)
     (tmp_path / "card.html").write_text("a card")
     script = (
         "import os, pathlib, sys\nfrom cloud.training import track\n"
@@ -129,7 +124,7 @@ def test_a_killed_server_is_started_again_and_rows_go_on(
     killed = checkout.services()[name]
     os.kill(killed.pid, signal.SIGKILL)
     until(f"{name} starts again", lambda: checkout.services().get(name, killed) != killed)
-    until("all is ready again", lambda: well(checkout), READY_S)
+    until("all is ready again", checkout.ready, READY_S)
     before = checkout.samples()
     until("new rows", lambda: checkout.samples() > before + 3)
 

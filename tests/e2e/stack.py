@@ -268,9 +268,13 @@ class Stack:
         return answer
 
     def books(self, agent: str = "agent") -> dict[str, Any]:
-        """`edge status --json` of an agent."""
-        status = json.loads(self.run("edge", "status", "--json", "--config", str(self.edge_config(agent))))
+        """The Samples' part of `status`."""
+        status = self.status(agent)
         return status.get("samples", status)
+
+    def status(self, agent: str = "agent") -> dict[str, Any]:
+        """`edge status --json` of an agent."""
+        return dict(json.loads(self.run("edge", "status", "--json", "--config", str(self.edge_config(agent)))))
 
 
 def _kafka(folder: Path, brokers: int) -> kafka.Cluster:

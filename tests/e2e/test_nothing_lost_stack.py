@@ -17,7 +17,7 @@ import pytest
 from e2e.agents import Agent
 from e2e.devices import Load
 from e2e.kills import kill_seed
-from e2e.stack import Stack
+from e2e.stack import START_S, Stack
 from e2e.whole import assert_an_agent_is_whole, assert_synthetic_devices_are_whole, sees_open_transaction
 from waiting import until
 
@@ -34,7 +34,7 @@ SERVERS = ("database", "mosquitto", "kafka", "ingest", "gateway", "api")
 VICTIMS = (*SERVERS, *(agent.name for agent in AGENTS))
 CALM = 0.5
 """So many of the kills wait until everything works."""
-RECOVERED_S = 60.0
+RECOVERED_S = START_S
 
 
 @pytest.fixture

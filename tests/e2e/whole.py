@@ -82,6 +82,11 @@ def assert_an_agent_is_whole(stack: Stack, name: str, least_rows: int, least_boo
         assert (ranges, first) == (f"{{[0,{after})}}", 0), f"boot {boot} has holes: {ranges}"
 
 
+def _waits(status: dict[str, Any] | None) -> bool:
+    """Whether anything is still to be sent: a Gap or an Event has its seq, too."""
+    return status is None or bool(status["samples"]["pending"] or status["outbox"]["pending_other"])
+
+
 @contextmanager
 def at_rest(stack: Stack, name: str) -> Iterator[dict[str, Any]]:
     """The books of an agent at a moment when nothing is pending; until the end it stands still."""
@@ -89,15 +94,14 @@ def at_rest(stack: Stack, name: str) -> Iterator[dict[str, Any]]:
     page = f"http://127.0.0.1:{stack.agents[name].page_port}/status.json"
 
     def frozen() -> dict[str, Any] | None:
-        status = fetch(page)
-        if status is None or status["samples"]["pending"]:
+        if _waits(fetch(page)):
             return None
         agent.send_signal(signal.SIGSTOP)
-        books = stack.books(name)
-        if books["pending"]:
+        status = stack.status(name)
+        if _waits(status):
             agent.send_signal(signal.SIGCONT)
             return None
-        return books
+        return dict(status["samples"])
 
     try:
         yield until(f"{name} has nothing pending", frozen, 120)

@@ -48,11 +48,11 @@ def main() -> None:
     port = AskedPort(link, car)
     beats = 0
     while True:
+        car.values = car_values(vehicle) | {"soc_bms": soc, "current_a": -20.0 - beats % 10}
         readable, _, _ = select.select([port.fileno()], [port.fileno()] if port.wants_to_write else [], [], _BEAT_S)
         if readable or port.wants_to_write:
             port.serve()
         beats += 1
-        car.values = car_values(vehicle) | {"soc_bms": soc, "current_a": -20.0 - beats % 10}
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def assert_back(box: Box, how: str) -> None:
 def test_a_simulated_car_is_read_whole(box: Box) -> None:
     box.agent()
     box.car()
-    box.until("a whole sample", is_whole)
+    box.until("a whole sample", is_whole, START_S)
     pack = box.until("some thousand frames", lambda pack: pack["source"]["frames"] > 4000 and pack)
     assert pack["source"]["drops"] == 0 and pack["source"]["error_frames"] == {}
     assert pack["source"]["buffer_bytes"] >= 9_000 * 768 and pack["source"]["notes"] == []
