@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -58,6 +59,9 @@ def spawn(
     parent = os.getpid()
 
     def before_exec() -> None:  # in the child, after its user was set (which would clear the death signal)
+        # What we ignore, as what a shell puts into the background does, would be lost until its own handlers stand.
+        for number in _ENDINGS:
+            signal.signal(number, signal.SIG_DFL)
         _libc.prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
         if os.getppid() != parent:  # we died before the line above
             os._exit(1)

@@ -187,6 +187,7 @@ def test_the_server_does_not_outlive_a_killed_supervisor(folder: Path) -> None:
     script = (
         f"import sys; sys.path[:0] = {sys.path!r}\n"
         "import time, pathlib, signal, postgres, processes\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"  # as a shell starts what it puts into the background
         f"folder = pathlib.Path({str(folder)!r})\n"
         "cluster = postgres.embedded(folder, folder / 'outside')\n"
         f"cluster.prepare(*{LOGIN!r})\n"
