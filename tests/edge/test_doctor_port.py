@@ -94,6 +94,21 @@ def test_nothing_is_written_but_read_requests_of_the_languages(tmp_path: Path) -
     assert len(heard) > 500
 
 
+def test_what_was_answered_while_the_doctor_was_held_up_is_heard(tmp_path: Path) -> None:
+    """It looked at the time first, and let what lay there be."""
+    port, clock = BmsPort(tmp_path / "port", JBD, {None: JBD_VALUES}), Hurry()
+
+    def sleep(seconds: float) -> None:
+        clock.sleep(seconds)
+        if port.serve():
+            select.select([port._line], [], [], 5)
+            clock.sleep(60)
+
+    found = Probe(str(port.link), [JBD], listen_s=0.1, mono_ns=clock.mono_ns, sleep=sleep).run()
+    port.pull_out()
+    assert [(pack.protocol.name, pack.values["pack_v"]) for pack in found.packs] == [("jbd", 13.28)]
+
+
 def test_where_another_one_asks_nothing_is_sent_and_what_it_is_answered_is_understood(tmp_path: Path) -> None:
     port = BmsPort(tmp_path / "port", JBD, {None: JBD_VALUES})
     sent: list[bytes] = []

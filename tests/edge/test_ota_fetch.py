@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from fakes.image_server import PREFIX, ImageServer, serving
+from urllib3.connection import HTTPConnection
 
 from edge.ota.fetch import NotThere, Origin, Web, WrongLength
 from edge.transport import Forbidden, Unavailable
@@ -112,6 +113,20 @@ def test_a_drip_ends_at_the_deadline_and_what_came_stays(server: ImageServer, pa
     assert BODY.startswith(part.read_bytes()) and part.stat().st_size > 3
     with pytest.raises(Unavailable):
         web(server, deadline_s=2.0).get(PATH, len(BODY))
+
+
+def test_a_deadline_that_falls_into_the_connecting_is_not_lost(
+    server: ImageServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = HTTPConnection.connect
+
+    def late(self: HTTPConnection) -> None:
+        time.sleep(0.3)  # there is no socket yet that the deadline could end
+        connect(self)
+
+    monkeypatch.setattr(HTTPConnection, "connect", late)
+    with pytest.raises(Unavailable, match="too long to connect"):
+        web(server, deadline_s=0.1).get(PATH, len(BODY))
 
 
 def test_a_head_that_never_ends_is_cut_at_the_deadline(part: Path) -> None:

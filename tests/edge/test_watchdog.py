@@ -73,6 +73,19 @@ def test_without_systemd_nothing_is_said_and_a_watchdog_of_another_process_is_no
     assert Systemd({"WATCHDOG_USEC": "2000000", "WATCHDOG_PID": str(os.getpid())}).interval_s == 2.0
 
 
+def test_who_does_not_listen_holds_up_nothing(heard: socket.socket, tmp_path: Path) -> None:
+    systemd = Systemd({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.connect(str(tmp_path / "notify"))
+        other.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                other.send(b"WATCHDOG=1")
+    systemd.tell("STATUS=nobody reads this")
+    assert words(heard) == ["WATCHDOG=1"]
+    systemd.tell("STATUS=works")
+
+
 def test_a_real_agent_says_ready_then_that_it_lives_also_without_cloud_and_bus(
     heard: socket.socket, tmp_path: Path
 ) -> None:
