@@ -90,7 +90,9 @@ clean: ## remove what was built and installed; the data in .local only with DATA
 	@rm -rf .venv build dist *.egg-info cloud/web/dist cloud/web/build cloud/web/node_modules .mypy_cache .ruff_cache .pytest_cache \
 	  .hypothesis .import_linter_cache htmlcov .coverage
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
-	@test "$(DATA)" != 1 || { case $$(readlink .local/pg) in /var/lib/packtwin/*/pg) rm -rf "$$(dirname "$$(readlink .local/pg)")";; esac; \
+	@test "$(DATA)" != 1 || { hot=$$(printf %s "$$(realpath .local)" | sha256sum | cut -c1-12); \
+	  test -z "$$hot" || rm -rf "/dev/shm/packtwin-$$(id -u)/$$hot"; \
+	  case $$(readlink .local/pg) in /var/lib/packtwin/*/pg) rm -rf "$$(dirname "$$(readlink .local/pg)")";; esac; \
 	  rm -rf .local; }
 
 help: ## this list

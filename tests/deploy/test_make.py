@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -13,6 +14,7 @@ from pathlib import Path
 import install
 import page
 import pytest
+import stack
 from conftest import ROOT, missing
 
 FIND = ROOT / "deploy" / "local" / "find-python"
@@ -163,6 +165,25 @@ def test_help_lists_every_target() -> None:
     phony = set(re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE).group(1).split())  # type: ignore[union-attr]
     done = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert {line.split()[1] for line in done.stdout.splitlines()} == phony
+
+
+def test_clean_with_data_also_forgets_what_the_agent_keeps_in_memory(tmp_path: Path) -> None:
+    (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text())
+    (tmp_path / ".local" / "edge").mkdir(parents=True)
+    setting = stack.hot_folder(stack.Paths(tmp_path / ".local"))
+    if not setting:
+        missing("needs a tmpfs at /dev/shm")
+    hot = Path(setting[0].split('"')[1])
+    other = hot.with_name(f"{hot.name}-of-another")
+    for folder in (hot, other):
+        folder.mkdir(parents=True)
+        (folder / "outbox.db").touch()
+    try:
+        subprocess.run(["make", "-s", "clean", "DATA=1"], cwd=tmp_path, check=True)
+        assert not hot.exists() and not (tmp_path / ".local").exists()
+        assert (other / "outbox.db").exists()
+    finally:
+        shutil.rmtree(other)
 
 
 def test_the_pages_own_tests_pass() -> None:
