@@ -17,6 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "deploy" / "local"))
 import mosquitto
 import processes
 from free_ports import free_port
+from paho.mqtt.client import Client, ReasonCode
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 
 class TestBroker:
@@ -88,3 +90,20 @@ def running_broker(more: str = "", *, tls: mosquitto.Tls | None = None, ask: boo
 def missing_part() -> str | None:
     """What is not installed here; None when all is."""
     return None if mosquitto.problem() is None else "needs mosquitto (apt-get install mosquitto)"
+
+
+def lets_in(port: int, user: str, password: str, ca_file: Path | None = None) -> bool | None:
+    """Whether the broker on localhost lets them in, by TLS where there is a CA; None = no answer."""
+    client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+    answers: list[ReasonCode] = []
+    client.on_connect = lambda _client, _data, _flags, reason, _properties: answers.append(reason)
+    if user:
+        client.username_pw_set(user, password)
+    if ca_file is not None:
+        client.tls_set(ca_certs=str(ca_file))
+    client.connect("localhost", port)
+    deadline = time.monotonic() + 30
+    while not answers and time.monotonic() < deadline:
+        client.loop(0.1)
+    client.disconnect()
+    return not answers[0].is_failure if answers else None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from cloud import db
 from cloud.bus import Bus, BusAway, Counters
@@ -13,6 +15,8 @@ from cloud.consume import Consume
 from cloud.ingest import Outcome
 from shared.batch import Batch
 from shared.records import Receipt
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -67,13 +71,18 @@ async def until_healthy(bus: Bus) -> None:
             await asyncio.sleep(0.01)
 
 
-async def insist(bus: Bus, one: Batch) -> Receipt:
-    """Sends until there is a Receipt, as a device does."""
+async def until_taken(send: Callable[[], Awaitable[T]], away: type[Exception]) -> T:
+    """Sends until it is taken, as a device does: the same twice is one row."""
     while True:
         try:
-            return await bus.submit(one)
-        except BusAway:
+            return await send()
+        except away:
             await asyncio.sleep(0.02)
+
+
+async def insist(bus: Bus, one: Batch) -> Receipt:
+    """Sends until there is a Receipt."""
+    return await until_taken(lambda: bus.submit(one), BusAway)
 
 
 def stored(database: Database) -> tuple[int, int]:

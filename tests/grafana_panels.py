@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 GRAFANA: Final = Path(__file__).parents[1] / "deploy" / "grafana"
+LIMIT_S: Final = 0.5  # so long may a panel take
 MAX_POINTS: Final = 1000  # as wide as a panel is on a screen
 _NICE_MS: Final = (
     *(10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 15_000, 20_000, 30_000, 60_000, 120_000, 300_000),
@@ -75,3 +78,13 @@ def expanded(rawsql: str, now: datetime, width: timedelta, pack: str) -> str:
     text = text.replace("${pack:sqlstring}", f"'{quoted}'")
     assert not re.search(r"\$[_{a-z]", text), f"a macro is left: {text}"
     return text
+
+
+def median_s(ask: Callable[[], object]) -> float:
+    """How long it takes, the median of three."""
+    looks_s = []
+    for _ in range(3):
+        began_s = time.perf_counter()
+        ask()
+        looks_s.append(time.perf_counter() - began_s)
+    return statistics.median(looks_s)

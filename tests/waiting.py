@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -28,3 +29,8 @@ def until(what: str, check: Callable[[], T], timeout_s: float = 60.0) -> T:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what} did not happen within {timeout_s:g} s") from why
         time.sleep(0.05)  # a poll with a deadline, not a synchronisation
+
+
+def arrived(fd: int) -> None:
+    """Waits until there is something to read: a pty passes bytes on in its own time, where the clock is the test's."""
+    select.select([fd], [], [], 5)

@@ -6,12 +6,13 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from bus_roads import over_kafka, stored
+from bus_roads import over_kafka, stored, until_taken
 from fake_batches import SECOND_NS, batch, block, layout
 from ingest_process import IngestProcess
 
@@ -46,19 +47,10 @@ class Load:
             self.late_s = max(self.late_s, -wait_s)
             await asyncio.sleep(max(0.0, wait_s))
             portion = self.messages[at : at + PER_SECOND // 20]
-            await asyncio.gather(*(insist(sender, key, value) for key, value in portion))
+            sends = [partial(sender.send, BATCHES, key, value) for key, value in portion]
+            await asyncio.gather(*(until_taken(send, KafkaAway) for send in sends))
             self.sent += len(portion)
         self.ended.set()
-
-
-async def insist(sender: Sender, key: bytes, value: bytes) -> None:
-    """Until Kafka has it, as a device would: the same twice is one row."""
-    while True:
-        try:
-            await sender.send(BATCHES, key, value)
-            return
-        except KafkaAway:
-            await asyncio.sleep(0.02)
 
 
 def messages(count: int) -> list[tuple[bytes, bytes]]:

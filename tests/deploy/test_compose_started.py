@@ -8,13 +8,14 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import processes
 import pytest
+from broker import lets_in
 from composed import FOLDER, Composed, mounts
 from conftest import ROOT, missing
 from free_ports import free_port
@@ -104,9 +105,6 @@ def test_the_broker_lets_in_the_gateway_and_devices_with_a_token_and_nobody_else
     stack: Composed, broker: dict[int, int], tmp_path: Path
 ) -> None:
     """Both listeners, with the very files of the containers."""
-    from paho.mqtt.client import Client, ReasonCode
-    from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
-
     from cloud.devices import mqtt_hash
     from cloud.gateway_wishes import keep_passwords
 
@@ -114,24 +112,9 @@ def test_the_broker_lets_in_the_gateway_and_devices_with_a_token_and_nobody_else
     here = tmp_path / "mosquitto"
     keep_passwords(config, here / "access" / "passwords", f"van-17:{mqtt_hash('ptd_token')}\n")
 
-    def lets_in(user: str, password: str, tls: bool) -> bool | None:
-        """None: no answer yet."""
-        client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
-        answers: list[ReasonCode] = []
-        client.on_connect = lambda _client, _data, _flags, reason, _properties: answers.append(reason)
-        if user:
-            client.username_pw_set(user, password)
-        if tls:
-            client.tls_set(ca_certs=str(here / "tls" / "ca.pem"))
-        client.connect("localhost", broker[8883 if tls else 1883])
-        deadline = time.monotonic() + 30
-        while not answers and time.monotonic() < deadline:
-            client.loop(0.1)
-        client.disconnect()
-        return not answers[0].is_failure if answers else None
-
-    for tls in (False, True):
-        until("the list is read", lambda tls=tls: lets_in("gateway", stack.settings["MQTT_PASSWORD"], tls))
-        assert lets_in("van-17", "ptd_token", tls) is True
-        assert lets_in("van-17", "ptd_other", tls) is False
-        assert lets_in("", "", tls) is False, "the earlier system's broker was open"
+    for port, ca_file in ((broker[1883], None), (broker[8883], here / "tls" / "ca.pem")):
+        admitted = partial(lets_in, port, ca_file=ca_file)
+        until("the list is read", partial(admitted, "gateway", stack.settings["MQTT_PASSWORD"]))
+        assert admitted("van-17", "ptd_token") is True
+        assert admitted("van-17", "ptd_other") is False
+        assert admitted("", "") is False, "the earlier system's broker was open"

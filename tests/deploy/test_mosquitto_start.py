@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Final
 
 import mosquitto
-import paho.mqtt.client as paho
 import processes
 import pytest
+from broker import lets_in
 from conftest import missing
 from e2e.stack import BARE
 from free_ports import free_port
-from paho.mqtt.enums import CallbackAPIVersion
 from waiting import until
 
 from cloud.devices import mqtt_hash
@@ -28,18 +27,6 @@ def script(path: Path, *lines: str) -> Path:
     path.write_text("\n".join(["#!/bin/sh", f"touch {path.with_name('begun')}", f"sleep {LATE_S}", *lines, ""]))
     path.chmod(0o755)
     return path
-
-
-def lets_in(port: int, user: str, token: str) -> bool:
-    client = paho.Client(CallbackAPIVersion.VERSION2)
-    answers: list[paho.ReasonCode] = []
-    client.on_connect = lambda _client, _data, _flags, reason, _properties: answers.append(reason)
-    client.username_pw_set(user, token)
-    client.connect(mosquitto.HOST, port)
-    while not answers and client.loop(0.1) == paho.MQTT_ERR_SUCCESS:
-        pass
-    client.disconnect()
-    return bool(answers) and not answers[0].is_failure
 
 
 @pytest.mark.parametrize("late", ["ls", "mosquitto"])

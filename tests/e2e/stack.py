@@ -269,8 +269,7 @@ class Stack:
 
     def books(self, agent: str = "agent") -> dict[str, Any]:
         """The Samples' part of `status`."""
-        status = self.status(agent)
-        return status.get("samples", status)
+        return dict(self.status(agent)["samples"])
 
     def status(self, agent: str = "agent") -> dict[str, Any]:
         """`edge status --json` of an agent."""

@@ -90,6 +90,7 @@ def test_two_windows_give_the_agents_samples_again_here_and_from_the_cloud(tmp_p
             until("its samples are stored", lambda last=replay[-1]: stored(stack, last["t_ns"], last["t_ns"]))
             assert_same(replay, stored(stack, replay[0]["t_ns"], replay[-1]["t_ns"]))
         assert any("cell_over_voltage" in one["alarms"] for one in replay)
+        assert second["samples"] == len(replay)
         times_ns = [one["t_ns"] for one in replay]  # a whole window, but for those that an agent held up did not take
         assert len(times_ns) >= 8 or max(b - a for a, b in itertools.pairwise(times_ns)) > 1.5e9
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import arrived
 
 from edge.config_sources import CanPollConfig, SourceConfig
 from edge.sources import usb
@@ -95,7 +96,7 @@ def test_every_frame_arrives_once_whatever_the_pieces(adapter: Adapter) -> None:
     got = []
     for at in range(0, len(text), 997):
         os.write(adapter.fd, text[at : at + 997])
-        select.select([source._port.fileno()], [], [], 5)
+        arrived(source._port.fileno())
         got += [(can_id, data) for _, can_id, data in source.read(7).rows()]
     got += read_all(source, 300 - len(got))
     assert got == [(can_id, data) for _, can_id, data in sent.rows()]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import socket
 import tty
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 from fakes.loopback_bus import LoopbackBus
+from waiting import arrived
 
 from edge.__main__ import main
 from edge.config_sources import CanPollConfig, SourceConfig
@@ -199,7 +199,7 @@ def test_listening_to_an_adapter_opens_it_for_listening_only(tmp_path: Path) -> 
         if sent:
             os.write(ours, sent)
             sent = b""
-            select.select([line], [], [], 5)  # the pty passes bytes on in its own time, and the clock is the test's
+            arrived(line)
 
     try:
         source = replace(SOURCE, interface="slcan", channel=path)

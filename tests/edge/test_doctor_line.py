@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from fakes.bms_port import JBD_VALUES, BmsPort, Hurry, served
+from waiting import arrived
 
 from edge.__main__ import main
 from edge.doctor import port as port_command
@@ -185,7 +186,7 @@ def test_a_master_that_asks_seldom_ends_our_asking(port: BmsPort, monkeypatch: p
             request = (STATUS, CELLS)[at % 2]
             at += 1
             os.write(port.fd, request + answers[request])
-            select.select([port._line], [], [], 5)  # a pty passes bytes on in its own time
+            arrived(port._line)
             ours.append(ord("|"))
 
     monkeypatch.setattr(SerialPort, "write", noted)

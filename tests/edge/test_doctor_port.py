@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from fakes.bms_port import JBD_VALUES, BmsPort, Hurry, Quick, served
 from fakes.toy_language import TOY
+from waiting import arrived
 
 from edge.__main__ import main
 from edge.config import load_config
@@ -101,7 +102,7 @@ def test_what_was_answered_while_the_doctor_was_held_up_is_heard(tmp_path: Path)
     def sleep(seconds: float) -> None:
         clock.sleep(seconds)
         if port.serve():
-            select.select([port._line], [], [], 5)
+            arrived(port._line)
             clock.sleep(60)
 
     found = Probe(str(port.link), [JBD], listen_s=0.1, mono_ns=clock.mono_ns, sleep=sleep).run()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from fakes.bms_port import JBD_VALUES, BmsPort
 from fakes.toy_language import TOY, message
+from waiting import arrived
 
 from edge.assemble import readable
 from edge.config_sources import SerialConfig, SourceConfig
@@ -74,7 +75,7 @@ class Rig:
             self.now += 20 * MS
             for lane in self.lanes:
                 lane.tick(self.now)
-            if self.port.serve():
+            if self.port.serve() and self.line._port.is_open:
                 arrived(self.line._port.fileno())
 
     def until(self, check: Callable[[], object]) -> None:
@@ -93,12 +94,6 @@ class Rig:
         measured = self.lanes[at].sample(self.now, None)
         sample = {} if measured is None else readable(measured)
         return sample.get("pack_v"), sample.get("soc_bms")
-
-
-def arrived(fd: int) -> None:
-    """A pty passes bytes on in its own time, and the clock here is the test's: it waits for them."""
-    if fd >= 0:
-        select.select([fd], [], [], 5)
 
 
 def _source(pack_id: str, link: Path) -> SourceConfig:
@@ -194,7 +189,7 @@ def test_a_port_on_which_something_talks_all_the_time_is_told(tmp_path: Path, ma
 
     def talk() -> None:
         os.write(port.fd, b"\xdd\x03\x00\x1b\xff")
-        select.select([rig.line._port.fileno()], [], [], 5)  # the pty passes bytes on in its own time
+        arrived(rig.line._port.fileno())
 
     port.serve = talk  # type: ignore[method-assign]
     rig.run(12)

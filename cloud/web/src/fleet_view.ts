@@ -37,7 +37,7 @@ export class FleetView implements View {
   #live: Live | null = null;
   #choice: Choice;
   #asking: AbortController | null = null;
-  #askAgain = false; // the stream opened while an answer was on its way that may be older
+  #asked = false; // the stream opened while an answer was on its way that may be older
   #typing = 0;
   #ticks = 0;
   #frame = 0;
@@ -79,7 +79,7 @@ export class FleetView implements View {
     if (this.#asking && !this.#asking.signal.aborted) return;
     const asking = new AbortController();
     this.#asking = asking;
-    this.#askAgain = false;
+    this.#asked = false;
     try {
       const page = await fetchPacks(this.#choice, PAGE_PACKS, asking.signal);
       if (asking.signal.aborted) return;
@@ -92,7 +92,7 @@ export class FleetView implements View {
     } finally {
       if (this.#asking === asking) {
         this.#asking = null;
-        if (this.#askAgain && !this.#stop.signal.aborted) void this.#read();
+        if (this.#asked && !this.#stop.signal.aborted) void this.#read();
       }
     }
   }
@@ -123,7 +123,7 @@ export class FleetView implements View {
         estimate: (estimate) => this.#takeEstimate(estimate),
         link: (link) => (this.#connection.link = link),
         opened: () => {
-          this.#askAgain = this.#asking !== null;
+          this.#asked = this.#asking !== null;
           void this.#read();
         },
       });

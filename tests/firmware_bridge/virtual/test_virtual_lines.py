@@ -23,6 +23,7 @@ from bms_cases import Case, told
 from broker import TestBroker, missing_part, running_broker
 from conftest import missing
 from paho.mqtt.enums import CallbackAPIVersion
+from waiting import arrived
 
 from firmware_bridge.__main__ import main
 from firmware_bridge.frames import EXTENDED
@@ -101,7 +102,7 @@ def test_who_does_not_read_costs_replies_and_not_the_line(line: PtyLine) -> None
     asker = Asker(line.where)
     for _ in range(3000):
         os.write(asker.fd, case.polls[0].request)
-        select.select([line], [], [], 5)  # a pty passes bytes on in its own time, and holds few
+        arrived(line.fileno())  # it holds few
         line.serve()
     assert line.dropped and line.wants_to_write
     while select.select([asker.fd], [], [], 0.05)[0]:
